@@ -1,0 +1,56 @@
+// THE table of limits: everything that a peer, a caller, an archive or an origin can send or make grow has a row
+// here, with its reason. A refusal because of one carries a code from failure.ts and names the limit.
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+
+export const limits = {
+  // The wire.
+  frameBytes: 1 * MiB, // control messages are small; bulk travels over HTTP
+  frameBytesBeforeHello: 64 * KiB, // nobody is known yet, so nobody may cost much
+  frameDepth: 32, // deepest message of the table is 8
+  frameFragments: 64, // ws fragments a frame may arrive in (T12)
+  frameBufferedChunks: 256, // unread socket chunks ws may hold for one peer (T12)
+  helloWithinMs: 5_000, // a connection that says nothing is closed
+  linkBufferedBytes: 16 * MiB, // unsent bytes for one peer; above it the peer is too slow and is dropped
+  // Requests.
+  inlineBytes: 16 * KiB, // inputs and results up to this travel and rest inside their record
+  inputBytes: 512 * MiB, // one request body
+  resultBytes: 512 * MiB, // one response body of a queued request
+  headerBytes: 16 * KiB, // all headers of one message, as fal's gateway has it
+  pathBytes: 8 * KiB, // path and query of one request
+  directWaiters: 10_000, // direct calls that wait for a runner, per coordinator
+  statusStreams: 10_000, // open status streams, per coordinator
+  uploadsAtOnce: 64, // bodies above inlineBytes being written at one time
+  // Apps.
+  appFileBytes: 256 * KiB,
+  appDirBytes: 100 * MiB, // packed `dir:` of a process app (DESIGN §6)
+  appEnvEntries: 512,
+  appWeights: 256,
+  apps: 10_000,
+  // Bytes.
+  manifestBytes: 4 * MiB, // what registries accept as a manifest
+  manifestDepth: 4, // nested indexes
+  imageLayers: 400, // overlayfs mounts at most 500 lower folders
+  blobBytes: 2048 * GiB,
+  tokenBytes: 64 * KiB, // a registry's token answer
+  layerEntries: 5_000_000, // entries of one layer
+  layerPathBytes: 4_096, // PATH_MAX
+  layerDepth: 1_024, // folders in one path
+  layerPaxBytes: 1 * MiB, // one PAX header
+  layerRatio: 1_032, // deflate cannot expand more: above it somebody lies about the size
+  layerBytes: 512 * GiB, // one layer, unpacked
+  redirects: 5,
+  // Runners.
+  gpusPerRunner: 8,
+  runnersPerNode: 512,
+  logBytes: 16 * MiB, // kept output of one runner, oldest first to go
+  logReadBytes: 64 * KiB, // one answer to a log read
+  // Probes and answers of programs and peers.
+  probeOutputBytes: 16 * MiB, // what nvidia-smi may print
+  commandOutputBytes: 1 * MiB, // what a host command may print
+  probeTimeoutMs: 10_000,
+  // Listings.
+  pageItems: 1_000,
+} as const;
