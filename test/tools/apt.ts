@@ -9,7 +9,7 @@
 
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { command, complaint } from './command.ts';
+import { command, complaint, isProgram } from './command.ts';
 import { debianSources } from './debian-sources.ts';
 
 const LISTS_ARE_FRESH_MS = 12 * 3600_000;
@@ -107,8 +107,7 @@ export function whyNoApt(osRelease = readOsRelease()): string | undefined {
   if (!families.includes('debian')) return `not Debian (this is ${field('ID') || 'unknown'})`;
   const folders = (process.env['PATH'] ?? '').split(':');
   for (const program of ['apt-get', 'dpkg']) {
-    const isThere = folders.some((f) => statSync(join(f, program), { throwIfNoEntry: false }));
-    if (!isThere) return `${program} not found`;
+    if (!folders.some((folder) => isProgram(join(folder, program)))) return `${program} not found`;
   }
   return undefined;
 }

@@ -1,6 +1,7 @@
 // Runs one program to its end and returns what it said. For set-up work only: nothing here streams.
 
 import { execFile } from 'node:child_process';
+import { accessSync, constants, statSync } from 'node:fs';
 
 /** How a program ended. `code` is undefined when it could not be started or was killed. */
 export interface Ended {
@@ -43,4 +44,14 @@ export function command(
 export function complaint(ended: Ended): string {
   const lines = `${ended.stdout}\n${ended.stderr}`.split('\n').filter((line) => line.trim() !== '');
   return lines.find((line) => /^E:|^Err:|error/i.test(line)) ?? lines.at(-1) ?? 'said nothing';
+}
+
+/** True for a file that this user may execute. */
+export function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }

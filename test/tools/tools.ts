@@ -7,13 +7,13 @@
 //   T3  Calls beside each other (several test files, several processes) fetch once.
 
 import { createHash } from 'node:crypto';
-import { accessSync, constants, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { takeFolderLock } from '../../cli/folder-lock.mjs';
 import { Apt, whyNoApt } from './apt.ts';
 import { catalog, toolNames, type Group, type ToolName } from './catalog.ts';
-import { command, complaint } from './command.ts';
+import { command, complaint, isProgram } from './command.ts';
 import { launch, unpack } from './unpack.ts';
 
 /** Where the machine keeps administrators' programs: not on everybody's PATH. */
@@ -50,8 +50,7 @@ export interface ToolsOptions {
 
 /** What `.tools/state.json` remembers. */
 interface State {
-  readonly catalog: string;
-  readonly fetched: Partial<Record<ToolName, string>>;
+  readonly fetched: Partial<Record<ToolName, { readonly file: string; readonly entry: string }>>;
   readonly failed: Partial<Record<ToolName, { readonly atMs: number; readonly reason: string }>>;
 }
 
@@ -148,10 +147,10 @@ function survey(names: readonly ToolName[], folder: string): Tools {
   for (const name of names) {
     const { group } = catalog[name];
     const onMachine = findOnMachine(name, bin);
-    const file = fetched[name];
+    const { file, entry } = fetched[name] ?? {};
     if (onMachine !== undefined) {
       found.push({ name, group, from: 'machine', path: onMachine, file: onMachine });
-    } else if (file !== undefined && isProgram(join(bin, name)) && isProgram(file)) {
+    } else if (file !== undefined && entry === entryHash(name) && isProgram(join(bin, name))) {
       found.push({ name, group, from: 'fetched', path: join(bin, name), file });
     } else {
       missing.push({ name, group, reason: failed[name]?.reason ?? 'not fetched' });
@@ -188,15 +187,6 @@ function isStatic(path: string): boolean {
   return !headers.includes(PT_INTERP);
 }
 
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
-}
-
 /** Fetches, unpacks and tries programs, then writes down how it went. The lock is held. */
 async function fetchTools(
   names: readonly ToolName[],
@@ -217,7 +207,7 @@ async function fetchTools(
       const root = await fetchRoot(apt, batch.packages, folder);
       for (const name of batch.names) {
         try {
-          fetched[name] = await install(name, root, folder);
+          fetched[name] = { file: await install(name, root, folder), entry: entryHash(name) };
           delete failed[name];
         } catch (error) {
           fail(name, error);
@@ -227,7 +217,7 @@ async function fetchTools(
   } catch (error) {
     for (const name of names) fail(name, `fetching failed: ${messageOf(error)}`);
   }
-  writeState(folder, { catalog: catalogHash(), fetched, failed });
+  writeState(folder, { fetched, failed });
 }
 
 /** Programs with the packages they need. */
@@ -288,12 +278,10 @@ async function install(name: ToolName, root: string, folder: string): Promise<st
 }
 
 function readState(folder: string): State {
-  const none: State = { catalog: catalogHash(), fetched: {}, failed: {} };
   try {
-    const state = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as State;
-    return state.catalog === none.catalog ? state : none;
+    return JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as State;
   } catch {
-    return none;
+    return { fetched: {}, failed: {} };
   }
 }
 
@@ -304,8 +292,8 @@ function writeState(folder: string, state: State): void {
   renameSync(`${path}.part`, path);
 }
 
-/** Moving the folder, or changing the catalog, makes what was fetched stale. */
-const catalogHash = (): string => hash(`1 ${import.meta.dirname} ${JSON.stringify(catalog)}`);
+/** A changed entry of the catalog makes what was fetched for it stale. */
+const entryHash = (name: ToolName): string => hash(JSON.stringify(catalog[name])).slice(0, 12);
 
 const hash = (text: string): string => createHash('sha256').update(text).digest('hex');
 

@@ -44,7 +44,9 @@ export function launch(name: string, wanted: Wanted, place: Place): string {
   const fill = (text: string): string =>
     text.replaceAll('{root}', place.root).replaceAll('{triplet}', triplet);
   const prefix = (wanted.prefix ?? []).map(fill);
-  const env = Object.entries(wanted.env ?? {}).map(([key, value]) => `${key}=${quote(fill(value))}`);
+  const env = Object.entries(wanted.env ?? {}).map(
+    ([key, value]) => `${key}=${quote(fill(value))}`,
+  );
   if (libraries !== undefined) {
     env.push(`LD_LIBRARY_PATH=${quote(libraries)}\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}`);
   }
