@@ -14,6 +14,7 @@ import { constants } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { takeFolderLock } from './folder-lock.mjs';
+import { whyNodeFails } from './libatomic.mjs';
 
 // From <sysexits.h>: the caller can tell "not installed" from a script's own failure.
 const EX_USAGE = 64;
@@ -43,7 +44,8 @@ function requirePlatform() {
     throw new Refusal(EX_UNAVAILABLE, `runmesh runs on ${list}; this machine is ${here}.`);
   }
   if (process.report.getReport().header.glibcVersionRuntime === undefined) {
-    const message = 'runmesh needs a Linux with glibc (Debian, Ubuntu, Fedora, …); this one has musl.';
+    const message =
+      'runmesh needs a Linux with glibc (Debian, Ubuntu, Fedora, …); this one has musl.';
     throw new Refusal(EX_UNAVAILABLE, message);
   }
 }
@@ -51,7 +53,8 @@ function requirePlatform() {
 /** True for a package that npm leaves out on this machine by its own rules. */
 function isElsewhere(entry) {
   const excludes = (list, value) =>
-    list !== undefined && (list.includes(`!${value}`) || !(list.includes(value) || list[0][0] === '!'));
+    list !== undefined &&
+    (list.includes(`!${value}`) || !(list.includes(value) || list[0][0] === '!'));
   return excludes(entry.os, process.platform) || excludes(entry.cpu, process.arch);
 }
 
@@ -87,7 +90,8 @@ function install() {
     const stopForwarding = forwardSignals(child);
     child.on('error', (error) => {
       const how = 'install it (on Debian: it comes with https://nodejs.org/ or `apt install npm`)';
-      const message = error.code === 'ENOENT' ? `npm was not found on PATH; ${how}.` : `npm: ${error.message}`;
+      const message =
+        error.code === 'ENOENT' ? `npm was not found on PATH; ${how}.` : `npm: ${error.message}`;
       reject(new Refusal(EX_UNAVAILABLE, message));
     });
     child.on('close', (code, signal) => {
@@ -95,7 +99,8 @@ function install() {
       if (code === 0) return resolve();
       if (signal !== null) return reject(new Refusal(exitCode(code, signal), `npm ci: ${signal}`));
       const tail = output.trimEnd().split('\n').slice(-15).join('\n  ');
-      const advice = 'Check the network and the registry (`npm ping`), then run the same command again.';
+      const advice =
+        'Check the network and the registry (`npm ping`), then run the same command again.';
       reject(new Refusal(EX_UNAVAILABLE, `npm ci failed with code ${code}:\n  ${tail}\n${advice}`));
     });
   });
@@ -109,15 +114,22 @@ async function ensureInstalled() {
   if (isCurrent()) return;
   requirePlatform();
   const release = await takeFolderLock(join(root, '.locks', 'npm-ci'), (pid) =>
-    process.stderr.write(`runmesh: waiting for process ${pid}, which is installing npm packages …\n`),
+    process.stderr.write(
+      `runmesh: waiting for process ${pid}, which is installing npm packages …\n`,
+    ),
   );
   try {
     if (isCurrent()) return;
     if (!isInstalledByHand(lockText)) await install();
     if (!existsSync(join(bin, 'node'))) {
       const name = `node-linux-${process.arch}`;
-      throw new Refusal(EX_UNAVAILABLE, `npm ci left out ${name}: is "optional" in npm's omit list?`);
+      throw new Refusal(
+        EX_UNAVAILABLE,
+        `npm ci left out ${name}: is "optional" in npm's omit list?`,
+      );
     }
+    const failure = whyNodeFails(join(bin, 'node'));
+    if (failure !== undefined) throw new Refusal(EX_UNAVAILABLE, failure);
     writeFileSync(stampFile, hash);
   } finally {
     release();
