@@ -158,12 +158,22 @@ export const failures = {
     doc: 'The image has no variant for this machine.',
   },
   REGISTRY_UNAUTHORIZED: {
-    status: 502,
+    status: 424,
     retry: 'never',
-    doc: 'The registry wants other credentials.',
+    doc: 'The registry wants credentials, or other ones; some say so of images that do not exist.',
+  },
+  REGISTRY_FORBIDDEN: {
+    status: 424,
+    retry: 'never',
+    doc: 'The registry knows who asks and refuses. Ask its owner for the right to pull.',
+  },
+  REGISTRY_BUSY: {
+    status: 424,
+    retry: 'later',
+    doc: 'The registry limits how often one may ask. Wait, or use credentials with a higher limit.',
   },
   REGISTRY_UNAVAILABLE: {
-    status: 502,
+    status: 424,
     retry: 'later',
     doc: 'The registry does not answer as it should. Try later.',
   },

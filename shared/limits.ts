@@ -42,6 +42,19 @@ export const limits = {
   layerRatio: 1_032, // deflate cannot expand more: above it somebody lies about the size
   layerBytes: 512 * GiB, // one layer, unpacked
   redirects: 5,
+  originConnectMs: 10_000, // to reach a registry or another origin
+  originSilenceMs: 30_000, // no byte from it for so long: it hangs
+  originTries: 5, // failures in a row, without a byte between, before a fetch gives up
+  retryAfterMs: 60_000, // the longest `Retry-After` that is waited for
+  challengeBytes: 16 * KiB, // a WWW-Authenticate header
+  imageConfigBytes: 4 * MiB, // an image config, as manifests
+  layerFetches: 3, // layers of one image fetched at one time
+  layerUnpacks: 2, // layers unpacked at one time on a node: each is one busy thread
+  weightFetches: 4, // weight files of one app fetched at one time
+  weightBytes: 2048 * GiB, // one weight file
+  xattrBytes: 64 * KiB, // one extended attribute, as the kernel has it
+  diskReserveBytes: 64 * MiB, // free space that no blob and no layer may use
+  ignoreRules: 1_000, // lines of .runmeshignore
   // Runners.
   gpusPerRunner: 8,
   runnersPerNode: 512,
