@@ -67,7 +67,7 @@ export class Tools {
     this.missing = missing;
   }
 
-  /** What to start for `name`. Throws when it is missing: ask `skip` first. */
+  /** What to start for `name`. Throws when it is missing: ask `lacks` first. */
   path(name: ToolName): string {
     return this.#get(name).path;
   }
@@ -78,7 +78,7 @@ export class Tools {
   }
 
   /** Why a test that needs these programs cannot run, for tap's `skip`; false when it can. */
-  skip(...names: readonly ToolName[]): string | false {
+  lacks(...names: readonly ToolName[]): string | false {
     const missing = this.missing.filter((tool) => names.includes(tool.name));
     const reasons = missing.map((tool) => `${tool.name}: ${tool.reason}`);
     return reasons.length === 0 ? false : reasons.join('; ');
@@ -93,7 +93,7 @@ export class Tools {
   #get(name: ToolName): FoundTool {
     const tool = this.found.find((candidate) => candidate.name === name);
     if (tool !== undefined) return tool;
-    throw new Error(this.skip(name) || `${name} was not asked for: its group is missing`);
+    throw new Error(this.lacks(name) || `${name} was not asked for: its group is missing`);
   }
 }
 
