@@ -40,6 +40,30 @@ export interface RunnerNetwork {
   resolvConf: string;
 }
 
+export interface CgroupLimits {
+  memoryBytes?: number;
+  /** CPU cores. */
+  cpu?: number;
+  /** Processes and threads. */
+  processes: number;
+}
+
+/** The cgroup of one runner. */
+export interface RunnerCgroup {
+  /** Relative to the root of the hierarchy, as OCI's `cgroupsPath` wants it. */
+  readonly path: string;
+  make(limits: CgroupLimits): Promise<void>;
+  /** Moves a process in; its children are born there. */
+  join(pid: number): Promise<void>;
+  members(): number[];
+  /** Kills every member, until there is none. */
+  kill(): Promise<void>;
+  /** Whether the kernel has killed a member for want of memory. */
+  outOfMemory(): boolean;
+  /** Kills what is left and takes the cgroup away; fine when there is none. */
+  remove(): Promise<void>;
+}
+
 export interface Host {
   abilities(): Promise<HostAbilities>;
   mountOverlay(mount: OverlayMount, signal?: AbortSignal): Promise<void>;
@@ -54,6 +78,8 @@ export interface Host {
   openNetwork(): Promise<void>;
   attach(runnerId: string, signal?: AbortSignal): Promise<RunnerNetwork>;
   detach(runnerId: string): Promise<void>;
-  /** Takes away what earlier lives of this agent left behind: mounts, namespaces, bridge, cgroups. */
+  /** The handle of a runner's cgroup, which need not exist; undefined where there are no cgroups. */
+  cgroup(runnerId: string): Promise<RunnerCgroup | undefined>;
+  /** Takes away what earlier lives of this agent left behind: mounts, namespaces, bridge, cgroups. Mounts only below `<data>/run`. */
   sweep(): Promise<void>;
 }
