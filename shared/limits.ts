@@ -8,7 +8,7 @@ const GiB = 1024 * MiB;
 export const limits = {
   // The wire.
   frameBytes: 1 * MiB, // control messages are small; bulk travels over HTTP
-  frameBytesBeforeHello: 64 * KiB, // nobody is known yet, so nobody may cost much
+  linksBeforeHello: 256, // links that have not proved who they are, at one time; each may send one frame
   frameDepth: 32, // deepest message of the table is 8
   frameFragments: 64, // ws fragments a frame may arrive in (T12)
   frameBufferedChunks: 256, // unread socket chunks ws may hold for one peer (T12)
@@ -22,6 +22,11 @@ export const limits = {
   pathBytes: 8 * KiB, // path and query of one request
   directWaiters: 10_000, // direct calls that wait for a runner, per coordinator
   statusStreams: 10_000, // open status streams, per coordinator
+  headersPerMessage: 512, // as many as a message of the wire may carry
+  headersWithinMs: 10_000, // a connection that sends its head slower is closed (F44)
+  bodyLeastBytesPerSecond: 100, // a body that drips slower is cut off (F44)
+  bodyRateWindowMs: 15_000, // over which the rate is measured
+  callTries: 4, // runners asked for one direct call, when agents refuse
   uploadsAtOnce: 64, // bodies above inlineBytes being written at one time
   // Apps.
   appFileBytes: 256 * KiB,

@@ -22,7 +22,7 @@ export const protocolRange = { min: 1, max: 1 } as const;
 const text = (max: number) => z.string().max(max);
 const name = text(256);
 const whole = z.number().int().nonnegative();
-const bytes = z.instanceof(Uint8Array);
+const bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
 const digest = z.string().refine((value): value is Digest => isDigest(value));
 const requestId = z.string().refine((value): value is RequestId => isRequestId(value));
 const runnerId = z.string().refine((value): value is RunnerId => isShortId(value));
@@ -149,7 +149,9 @@ export const messages = {
       resources: z.object({ cpu: z.number().nonnegative(), memoryBytes: whole }),
       host: z.record(text(64), z.union([text(256), z.number(), z.boolean()])),
       gpus,
-      drivers: z.array(z.object({ name: text(32), unavailable: text(1024).exactOptional() })).max(16),
+      drivers: z
+        .array(z.object({ name: text(32), unavailable: text(1024).exactOptional() }))
+        .max(16),
       runners: z.array(runnerReport).max(limits.runnersPerNode),
       /** Tokens of attempts that run, or whose result waits for its ack. */
       attempts: z.array(z.object({ token, phase: z.enum(['running', 'finished']) })).max(100_000),

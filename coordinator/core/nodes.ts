@@ -1,0 +1,151 @@
+// Nodes and their links: a hello is the full state of an agent, so joining and coming back are one thing. Silence makes a node
+// suspect (no new work); a node that stays away is lost, and its attempts run again, uncharged (Q5).
+import type { NodeId } from '../../shared/ids.ts';
+import { keys } from '../store/keys.ts';
+import type { NodeRecord } from '../store/records.ts';
+import type { Node } from '../state/node.ts';
+import { nodeOf, type Runner } from '../state/runner.ts';
+import { endRunner } from '../scale/end-runner.ts';
+import { runnerReport } from '../scale/runner-report.ts';
+import { sendStart, touchUnplaced } from '../scale/start-runner.ts';
+import { reconcileAttempts } from './reconcile-attempts.ts';
+import type { EventOf } from './event.ts';
+import type { Turn } from './turn.ts';
+
+export function linkUp(turn: Turn, event: EventOf<'linkUp'>): void {
+  const { hello, linkId } = event;
+  const { state } = turn;
+  const known = state.nodes.get(hello.nodeId);
+  if (known?.link.kind === 'linked') state.links.delete(known.link.linkId);
+  const record: NodeRecord = {
+    nodeId: hello.nodeId,
+    name: hello.name,
+    incarnation: hello.incarnation,
+    firstSeenAt: known?.record.firstSeenAt ?? turn.now,
+    lastSeenAt: turn.now,
+  };
+  const node: Node = {
+    record,
+    link: {
+      kind: 'linked',
+      linkId,
+      silent: false,
+      draining: false,
+      direct: {
+        reachable: false,
+        why: hello.advertise ? 'being tried' : 'the agent advertises no address',
+      },
+    },
+    facts: hello,
+    images: new Set(hello.images),
+    fullUntil: 0,
+  };
+  state.nodes.set(hello.nodeId, node);
+  state.links.set(linkId, hello.nodeId);
+  state.agenda.set(`node:${hello.nodeId}`, undefined);
+  turn.put(undefined, keys.node(hello.nodeId), record, 'soft');
+  const stop = reconcileRunners(turn, event);
+  const revoke = reconcileAttempts(turn, event);
+  turn.act({ act: 'welcome', linkId, revoke, stop });
+  for (const runner of runnersOn(turn, hello.nodeId))
+    if (runner.phase.kind === 'starting' && runner.phase.state === 'PENDING')
+      sendStart(turn, runner);
+  turn.record('node.joined', {
+    node: hello.nodeId,
+    name: hello.name,
+    runners: hello.runners.length,
+    attempts: hello.attempts.length,
+    gpus: hello.gpus.kind === 'gpus' ? hello.gpus.gpus.length : 0,
+  });
+  endHoldWhenAllAreBack(turn);
+  touchUnplaced(turn);
+  for (const runner of runnersOn(turn, hello.nodeId)) turn.touch(runner.app);
+}
+
+/** Runners that the agent has and we do not want; those that we had there and it has not are gone. */
+function reconcileRunners(turn: Turn, event: EventOf<'linkUp'>): Runner['id'][] {
+  const { nodeId, runners } = event.hello;
+  const stop: Runner['id'][] = [];
+  const there = new Set(runners.map((report) => report.runnerId));
+  for (const report of runners) {
+    const mine = turn.state.runners.get(report.runnerId);
+    if (mine?.phase.kind === 'ending') stop.push(report.runnerId);
+    else if (runnerReport(turn, nodeId, report) === 'stop') stop.push(report.runnerId);
+  }
+  for (const runner of runnersOn(turn, nodeId)) {
+    if (there.has(runner.id)) continue;
+    // A start that was on its way when the link broke is simply said again.
+    if (runner.phase.kind === 'starting' && runner.phase.state === 'PENDING') continue;
+    endRunner(turn, runner, { reason: 'its agent came back without it' });
+  }
+  return stop;
+}
+
+export function linkDown(turn: Turn, event: EventOf<'linkDown'>): void {
+  const node = turn.state.nodes.get(event.nodeId);
+  turn.state.links.delete(event.linkId);
+  if (node?.link.kind !== 'linked' || node.link.linkId !== event.linkId) return;
+  const lostAt = turn.elapsed + turn.state.timing.lostMs;
+  node.link = { kind: 'away', lostAt };
+  node.record = { ...node.record, lastSeenAt: turn.now };
+  turn.put(undefined, keys.node(event.nodeId), node.record, 'soft');
+  turn.state.agenda.set(`node:${event.nodeId}`, lostAt);
+  turn.record('node.suspect', { node: event.nodeId, name: node.record.name });
+}
+
+export function linkHearing(turn: Turn, event: EventOf<'linkSilent' | 'linkHeard'>): void {
+  const node = turn.state.nodes.get(event.nodeId);
+  if (node?.link.kind !== 'linked' || node.link.linkId !== event.linkId) return;
+  node.link.silent = event.type === 'linkSilent';
+  if (node.link.silent) turn.record('node.suspect', { node: event.nodeId, name: node.record.name });
+  else for (const runner of runnersOn(turn, event.nodeId)) turn.touch(runner.app);
+}
+
+export function nodeDialled(turn: Turn, event: EventOf<'nodeDialled'>): void {
+  const node = turn.state.nodes.get(event.nodeId);
+  if (node?.link.kind !== 'linked' || node.link.linkId !== event.linkId) return;
+  const address = node.facts?.advertise;
+  node.link.direct =
+    event.reachable && address !== undefined
+      ? { reachable: true, address }
+      : { reachable: false, why: event.reason ?? 'the agent cannot be dialled' };
+  for (const runner of runnersOn(turn, event.nodeId)) turn.touch(runner.app);
+}
+
+/** The node stayed away: its runners count as gone, and what it executed is placed again. */
+export function nodeLost(turn: Turn, nodeId: NodeId): void {
+  const node = turn.state.nodes.get(nodeId);
+  if (node?.link.kind !== 'away') return;
+  node.link = { kind: 'away', lostAt: undefined };
+  node.facts = undefined;
+  turn.record('node.lost', { node: nodeId, name: node.record.name });
+  const failure = { code: 'LINK_LOST', message: 'the node was lost' } as const;
+  for (const runner of runnersOn(turn, nodeId))
+    endRunner(turn, runner, { reason: 'the node was lost', failure });
+  for (const { requestId, hold } of turn.state.flights.values())
+    if (hold.kind === 'sent' && hold.nodeId === nodeId) {
+      const { epoch, number } = hold;
+      turn.act({
+        act: 'then',
+        event: { type: 'requeue', requestId, attempt: { epoch, number }, why: 'the node was lost' },
+      });
+    }
+}
+
+/** After a restart nothing is started until the nodes that we know are back, or had their time (DESIGN §7 Scale). */
+function endHoldWhenAllAreBack(turn: Turn): void {
+  if (turn.state.holdUntil === undefined) return;
+  const all = [...turn.state.nodes.values()];
+  if (all.every((node) => node.link.kind === 'linked' || node.link.lostAt === undefined))
+    endHold(turn);
+}
+
+export function endHold(turn: Turn): void {
+  turn.state.holdUntil = undefined;
+  turn.state.agenda.set('hold', undefined);
+  for (const app of turn.state.apps.keys()) turn.touch(app);
+}
+
+export function runnersOn(turn: Turn, nodeId: NodeId): Runner[] {
+  return [...turn.state.runners.values()].filter((runner) => nodeOf(runner) === nodeId);
+}

@@ -1,0 +1,120 @@
+// What an agent says of a runner becomes what we believe of it. The agent is right about its own machine: a runner that we do
+// not know is adopted when its revision is current, and told to stop otherwise.
+import type { Turn } from '../core/turn.ts';
+import type { NodeId } from '../../shared/ids.ts';
+import type { RunnerReport } from '../../shared/protocol.ts';
+import { afterFailure, noFailures } from './failure-delay.ts';
+import type { FailureCode } from '../../shared/failure.ts';
+import { nodeOf, type Runner, type RunnerPhase } from '../state/runner.ts';
+import { endRunner } from './end-runner.ts';
+import { noteState } from './note-state.ts';
+import { wakeRunner } from './start-runner.ts';
+
+/** How long a node that said it is full is not asked again. */
+const FULL_MS = 1_000;
+/** Ends that say nothing about the app. */
+const NOT_THE_APP: readonly FailureCode[] = [
+  'NODE_FULL',
+  'NODE_DRAINING',
+  'SHUTTING_DOWN',
+  'LINK_LOST',
+];
+
+/** `stop`: we do not want it; the caller tells the agent. */
+export function runnerReport(turn: Turn, nodeId: NodeId, report: RunnerReport): 'fine' | 'stop' {
+  const runner = turn.state.runners.get(report.runnerId) ?? adopt(turn, nodeId, report);
+  if (!runner) return report.state === 'TERMINATED' ? 'fine' : 'stop';
+  if (nodeOf(runner) !== nodeId) return 'stop';
+  runner.gpus = report.gpus;
+  if (report.cpu !== undefined) runner.cpu = report.cpu;
+  if (report.memoryBytes !== undefined) runner.memoryBytes = report.memoryBytes;
+  if (report.state === 'TERMINATED') {
+    ended(turn, runner, nodeId, report);
+    return 'fine';
+  }
+  // What we are ending may still report an older state: ours stands.
+  if (runner.phase.kind === 'ending' && report.state !== 'TERMINATING') return 'fine';
+  const wasStarting = runner.phase.kind === 'starting';
+  runner.phase = phaseOf(turn, runner, nodeId, report);
+  noteState(turn, runner);
+  if (wasStarting && runner.phase.kind === 'ready') succeeded(turn, runner);
+  turn.touch(runner.app);
+  return 'fine';
+}
+
+function phaseOf(turn: Turn, runner: Runner, node: NodeId, report: RunnerReport): RunnerPhase {
+  const { state } = report;
+  if (state === 'IDLE' || state === 'RUNNING') {
+    if (runner.phase.kind === 'ready') return runner.phase;
+    return { kind: 'ready', node, idleSince: runner.leases.size === 0 ? turn.elapsed : undefined };
+  }
+  if (state === 'DRAINING' || state === 'TERMINATING')
+    return {
+      kind: 'ending',
+      node,
+      state,
+      why: runner.phase.kind === 'ending' ? runner.phase.why : 'ended by its agent',
+    };
+  const starting = state === 'DOCKER_PULL' || state === 'SETUP' ? state : 'PENDING';
+  const progress = report.progress;
+  if (!progress) return { kind: 'starting', node, state: starting };
+  const { what, doneBytes, totalBytes } = progress;
+  return {
+    kind: 'starting',
+    node,
+    state: starting,
+    progress: totalBytes === undefined ? { what, doneBytes } : { what, doneBytes, totalBytes },
+  };
+}
+
+/** The first success wakes every runner of the app that is held back, and the count starts again. */
+function succeeded(turn: Turn, runner: Runner): void {
+  const app = turn.state.apps.get(runner.app);
+  if (!app) return;
+  app.failures = noFailures;
+  for (const id of app.runners) {
+    const other = turn.state.runners.get(id);
+    if (other) wakeRunner(turn, other);
+  }
+}
+
+function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport): void {
+  const app = turn.state.apps.get(runner.app);
+  const { failure } = report;
+  const starting = runner.phase.kind === 'starting';
+  if (failure?.code === 'NODE_FULL') {
+    const node = turn.state.nodes.get(nodeId);
+    if (node) node.fullUntil = turn.elapsed + FULL_MS;
+  }
+  if (app && starting && failure && !NOT_THE_APP.includes(failure.code))
+    app.failures = afterFailure(app.failures, turn.elapsed);
+  const why = runner.phase.kind === 'ending' ? runner.phase.why : 'ended by itself';
+  endRunner(turn, runner, failure ? { reason: failure.message, failure } : { reason: why });
+}
+
+function adopt(turn: Turn, nodeId: NodeId, report: RunnerReport): Runner | undefined {
+  const app = turn.state.apps.get(report.app);
+  if (!app || app.revision.revision !== report.revision || report.state === 'TERMINATED')
+    return undefined;
+  if (report.state === 'TERMINATING' || report.state === 'DRAINING') return undefined;
+  const state =
+    report.state === 'PENDING' || report.state === 'DOCKER_PULL' ? report.state : 'SETUP';
+  const runner: Runner = {
+    id: report.runnerId,
+    app: report.app,
+    revision: app.revision,
+    slots: report.slots,
+    phase: { kind: 'starting', node: nodeId, state },
+    leases: new Set(),
+    served: true,
+    usedAt: turn.elapsed,
+    shyUntil: 0,
+    gpus: report.gpus,
+    cpu: report.cpu ?? 0,
+    memoryBytes: report.memoryBytes ?? 0,
+    states: [],
+  };
+  turn.state.runners.set(runner.id, runner);
+  app.runners.add(runner.id);
+  return runner;
+}
