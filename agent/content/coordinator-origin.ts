@@ -29,7 +29,8 @@ export class CoordinatorOrigin implements Origin {
   async open(request: BlobRequest, signal: AbortSignal): Promise<BlobStream> {
     const { base, token, clock, dispatcher } = this.#options;
     const { digest, offset = 0 } = request;
-    if (digest === undefined) throw new Failure('INPUT_INVALID', 'a payload is asked for by digest');
+    if (digest === undefined)
+      throw new Failure('INPUT_INVALID', 'a payload is asked for by digest');
     const answer = await httpGet(
       new URL(`agent/payloads/${hexOf(digest)}`, base),
       {

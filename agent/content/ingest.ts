@@ -63,7 +63,7 @@ export class Ingest implements AsyncDisposable {
     let at = this.sizeBytes;
     this.#hashing.update(bytes);
     try {
-      for (let left = bytes; left.byteLength > 0; ) {
+      for (let left = bytes; left.byteLength > 0;) {
         const { bytesWritten } = await this.#handle.write(left, 0, left.byteLength, at);
         left = left.subarray(bytesWritten);
         at += bytesWritten;
