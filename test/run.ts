@@ -1,22 +1,27 @@
-// `npm test`: fetches the Debian programs that tests need, runs tap over the test files, says what
-// was skipped and why, and ends with the line `N passed, N failed[, N skipped]`.
+// `npm test`: fetches the Debian programs that tests need, runs the test files, says what was skipped
+// and why, and ends with the line `N passed, N failed[, N skipped]`.
 //
 //   npm test                               everything
 //   npm test -- test/tally.test.ts         some files
-//   npm test -- --coverage                 with coverage (twice as slow)
+//   npm test -- --coverage [files…]        with tap's own runner and its coverage report
 //
-// Anything else that starts with `--` goes to tap.
+// The files are run here and not by tap's runner: once a file has failed, that one gives up on files
+// that are still to come, `timeout` seconds after its start.
 
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { constants } from 'node:os';
-import { join } from 'node:path';
-import { Tally, verdict, type FileTally, type Noted } from './tally.ts';
+import { spawnSync } from 'node:child_process';
+import { globSync, readFileSync } from 'node:fs';
+import { join, relative, resolve } from 'node:path';
+import { endRunning, runFile, type RunSettings } from './run-file.ts';
+import { verdict, type FileTally, type Noted } from './tally.ts';
 import { tools } from './tools/tools.ts';
 
+interface Manifest {
+  readonly tap: { readonly include: string[]; readonly jobs: number; readonly timeout: number };
+}
+
 const root = join(import.meta.dirname, '..');
-const args = process.argv.slice(2);
-const hasCoverage = args.includes('--coverage');
+const { tap } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest;
+const asked = process.argv.slice(2);
 
 const debian = await tools(['runtime', 'images'], {
   say: (line) => console.log(`tools: ${line}`),
@@ -24,44 +29,48 @@ const debian = await tools(['runtime', 'images'], {
 });
 for (const { name, reason } of debian.missing) console.log(`tools: no ${name}: ${reason}`);
 
-const flags = hasCoverage ? [] : ['--disable-coverage'];
-const child = spawn(
-  join(root, 'node_modules/.bin/tap'),
-  ['--reporter=tap', ...flags, ...args.filter((arg) => arg !== '--coverage')],
-  { cwd: root, env: debian.env(withOurNode()), stdio: ['ignore', 'pipe', 'inherit'] },
-);
-// Ctrl-C reaches tap and the tests by itself; we stay to say how far they came.
-process.on('SIGINT', () => {});
-process.on('SIGTERM', () => child.kill('SIGTERM'));
-
-const files: FileTally[] = [];
-const tally = new Tally();
-let isCoverageReport = false;
-for await (const line of createInterface({ input: child.stdout })) {
-  if (hasCoverage && /^# {2}?-+\|/.test(line)) isCoverageReport = true;
-  if (isCoverageReport) console.log(line);
-  const file = tally.line(line);
-  if (file === undefined) continue;
-  files.push(file);
-  report(file);
+if (asked.includes('--coverage')) {
+  const rest = asked.filter((arg) => arg !== '--coverage');
+  const args = ['--show-full-coverage', ...rest];
+  const ended = spawnSync('tap', args, { cwd: root, env: environment(), stdio: 'inherit' });
+  process.exitCode = ended.status ?? 1;
+} else {
+  const files = asked.length > 0 ? asked.map((file) => relative(root, resolve(file))) : everyFile();
+  await runAll(files);
 }
-const code = await new Promise<number>((resolve) => {
-  const done = (): void => {
-    const { exitCode, signalCode } = child;
-    resolve(exitCode ?? 128 + (constants.signals[signalCode ?? 'SIGTERM'] ?? 0));
-  };
-  if (child.exitCode !== null || child.signalCode !== null) done();
-  else child.once('exit', done);
-});
-finish(code);
 
-/** tap and the tests start `node` by name: it must be the one from npm. */
-function withOurNode(): NodeJS.ProcessEnv {
+function everyFile(): string[] {
+  return tap.include.flatMap((pattern) => globSync(pattern, { cwd: root })).sort();
+}
+
+/** The tests start `node` and the Debian programs by name. */
+function environment(): NodeJS.ProcessEnv {
   const path = `${join(root, 'node_modules/.bin')}:${process.env['PATH'] ?? ''}`;
   // The tidy test strips types with a function of Node's that is still marked experimental.
   const quiet = '--disable-warning=ExperimentalWarning';
   const options = [process.env['NODE_OPTIONS'], quiet].filter(Boolean).join(' ');
-  return { ...process.env, PATH: path, NODE_OPTIONS: options };
+  return debian.env({ ...process.env, PATH: path, NODE_OPTIONS: options });
+}
+
+async function runAll(files: readonly string[]): Promise<void> {
+  const settings: RunSettings = { root, env: environment(), timeoutMs: tap.timeout * 1000 };
+  const waiting = [...files];
+  const done: FileTally[] = [];
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      waiting.length = 0;
+      endRunning(signal);
+    });
+  }
+  const work = async (): Promise<void> => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+      const tally = await runFile(file, settings);
+      done.push(tally);
+      report(tally);
+    }
+  };
+  await Promise.all(Array.from({ length: tap.jobs }, work));
+  finish(done, files.length);
 }
 
 function report(file: FileTally): void {
@@ -72,28 +81,19 @@ function report(file: FileTally): void {
   }
 }
 
-function finish(tapCode: number): void {
+function finish(files: readonly FileTally[], asked: number): void {
   const sum = (count: (file: FileTally) => number): number =>
     files.reduce((total, file) => total + count(file), 0);
   const passed = sum((file) => file.passed);
   const skipped = files.flatMap((file) => file.skipped);
   let failed = sum((file) => file.failed.length);
-  if (tapCode !== 0 && failed === 0) {
-    console.log(`tap ended with code ${tapCode} although no test failed`);
-    failed = 1;
-  }
-  if (passed + failed === 0) {
-    console.log('no test ran');
-    failed = 1;
-  }
-  reportSkipped(skipped);
-  console.log(verdict(passed, failed, skipped.length));
-  process.exitCode = failed > 0 ? 1 : 0;
-}
-
-function reportSkipped(skipped: readonly Noted[]): void {
-  for (const [reason, some] of Map.groupBy(skipped, (noted) => noted.text)) {
+  if (files.length < asked) console.log(`${asked - files.length} files were not run`);
+  if (files.length < asked || asked === 0) failed += 1;
+  for (const [reason, some] of Map.groupBy(skipped, (noted: Noted) => noted.text)) {
     console.log(`skipped (${reason}):`);
     for (const { path } of some) console.log(`  ${path.join(' > ')}`);
   }
+  if (asked === 0) console.log('no test file was found');
+  console.log(verdict(passed, failed, skipped.length));
+  process.exitCode = failed > 0 ? 1 : 0;
 }

@@ -41,6 +41,15 @@ export class Tally {
   #block: { readonly indent: string; readonly of: { text: string } | undefined } | undefined;
   #lastFailure: { text: string } | undefined;
 
+  /** Takes the line that ends a file, whatever was left open before it. */
+  end(line: string): FileTally {
+    this.#block = undefined;
+    this.#open.splice(1);
+    const file = this.line(line);
+    if (file === undefined) throw new Error(`not the end of a file: ${line}`);
+    return file;
+  }
+
   /** Takes one line; returns the tally of the file that this line ends. */
   line(line: string): FileTally | undefined {
     if (this.#block !== undefined) {
