@@ -21,6 +21,7 @@ export const limits = {
   headerBytes: 16 * KiB, // all headers of one message, as fal's gateway has it
   pathBytes: 8 * KiB, // path and query of one request
   directWaiters: 10_000, // direct calls that wait for a runner, per coordinator
+  leasesRemembered: 65_536, // used leases an agent knows again, so that none opens a second call
   statusStreams: 10_000, // open status streams, per coordinator
   headersPerMessage: 512, // as many as a message of the wire may carry
   headersWithinMs: 10_000, // a connection that sends its head slower is closed (F44)
@@ -63,6 +64,7 @@ export const limits = {
   // Runners.
   gpusPerRunner: 8,
   runnersPerNode: 512,
+  runnerProcesses: 8_192, // processes and threads of one runner: a fork bomb stays inside (F33)
   logBytes: 16 * MiB, // kept output of one runner, oldest first to go
   logReadBytes: 64 * KiB, // one answer to a log read
   // Probes and answers of programs and peers.
