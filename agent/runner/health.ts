@@ -1,0 +1,67 @@
+// Asks a runner's health path until it answers 2xx: that is what makes a runner ready. Nobody listening only means "not
+// yet"; the caller's signal ends the waiting.
+import { request, type Dispatcher } from 'undici';
+import { deadline, sleep, type Clock } from '../../shared/clock.ts';
+import { Failure, systemCode } from '../../shared/failure.ts';
+
+export interface HealthCheck {
+  address: { host: string; port: number };
+  path: string;
+  method: 'GET' | 'POST';
+  timeoutMs: number;
+}
+
+/** What the last probe saw, in words, for the message when time runs out. */
+export interface HealthWatch {
+  last: string;
+}
+
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 500;
+
+/** Resolves at the first 2xx; rejects with the reason of `signal`. */
+export async function untilHealthy(
+  check: HealthCheck,
+  parts: { clock: Clock; dispatcher: Dispatcher; watch: HealthWatch },
+  signal: AbortSignal,
+): Promise<void> {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
+    signal.throwIfAborted();
+    const answer = await probe(check, parts.clock, parts.dispatcher, signal);
+    if (answer === undefined) return;
+    parts.watch.last = answer;
+    await sleep(parts.clock, pauseMs, signal);
+  }
+}
+
+/** Undefined when healthy, otherwise what is wrong. */
+async function probe(
+  check: HealthCheck,
+  clock: Clock,
+  dispatcher: Dispatcher,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { host, port } = check.address;
+  const late = new Failure('REQUEST_TIMEOUT', `no answer within ${check.timeoutMs} ms`);
+  const limit = deadline(clock, check.timeoutMs, late, signal);
+  try {
+    const origin = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+    const response = await request(new URL(check.path, origin), {
+      method: check.method,
+      dispatcher,
+      signal: limit.signal,
+      // A probe must not keep a connection that the app would rather have for requests.
+      reset: true,
+    });
+    await response.body.dump({ limit: 65_536, signal: limit.signal });
+    const isGood = response.statusCode >= 200 && response.statusCode < 300;
+    return isGood ? undefined : `${check.path} answers ${response.statusCode}`;
+  } catch (thrown) {
+    if (signal.aborted) throw signal.reason;
+    if (thrown === late) return `${check.path}: ${late.message}`;
+    if (systemCode(thrown) === 'ECONNREFUSED') return `nobody listens on port ${port}`;
+    return `${check.path}: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+  } finally {
+    limit.cancel();
+  }
+}
