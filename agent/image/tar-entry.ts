@@ -5,6 +5,7 @@
 // know, attributes that belong to overlayfs (they would forge whiteouts), sizes on things that have none, char device
 // 0:0 (a whiteout in disguise), whiteouts of nothing.
 import { Failure } from '../../shared/failure.ts';
+import { staysInside } from '../../shared/inner-link.ts';
 import { limits } from '../../shared/limits.ts';
 import { ROOT, joinPath, shownPath, type BytePath } from './byte-path.ts';
 
@@ -147,18 +148,6 @@ function readLinkTarget(header: TarHeader, shown: string): string {
   return target;
 }
 
-/** Whether a relative target, read as text from the link's folder, never goes above the root. */
-export function staysInside(components: readonly string[], target: string): boolean {
-  if (target.startsWith('/')) return false;
-  let depth = components.length - 1;
-  for (const part of target.split('/')) {
-    if (part === '' || part === '.') continue;
-    depth += part === '..' ? -1 : 1;
-    if (depth < 0) return false;
-  }
-  return true;
-}
-
 function readDevice(
   header: TarHeader,
   shown: string,
@@ -190,7 +179,8 @@ function readAttributes(header: TarHeader, policy: EntryPolicy, shown: string): 
   };
   const mtime = number(pax['mtime'], header.mtime, 'mtime');
   return {
-    mode: number(undefined, header.mode, 'mode') & 0o7777,
+    // A packed folder runs as whoever runs it: no setuid, and nothing for others to write.
+    mode: number(undefined, header.mode, 'mode') & (policy === 'layer' ? 0o7777 : 0o755),
     uid: id(pax['uid'], header.uid, 'uid'),
     gid: id(pax['gid'], header.gid, 'gid'),
     // What ext4 can hold: 1901 to 2446.
