@@ -73,6 +73,13 @@ function isInstalledByHand(lockText) {
   return Object.keys(have).every((path) => path in want) && existsSync(join(bin, 'node'));
 }
 
+/** What npm says is wrong: its first error lines, since its usage text follows them. */
+function complaint(output) {
+  const lines = output.split('\n').filter((line) => line.replace(/^npm error/, '').trim() !== '');
+  const errors = lines.filter((line) => line.startsWith('npm error'));
+  return errors.length > 0 ? errors.slice(0, 12) : lines.slice(-12);
+}
+
 /** Runs `npm ci`, quiet unless it fails. */
 function install() {
   process.stderr.write('runmesh: installing npm packages (once, about 350 MB) …\n');
@@ -98,7 +105,7 @@ function install() {
       stopForwarding();
       if (code === 0) return resolve();
       if (signal !== null) return reject(new Refusal(exitCode(code, signal), `npm ci: ${signal}`));
-      const tail = output.trimEnd().split('\n').slice(-15).join('\n  ');
+      const tail = complaint(output).join('\n  ');
       const advice =
         'Check the network and the registry (`npm ping`), then run the same command again.';
       reject(new Refusal(EX_UNAVAILABLE, `npm ci failed with code ${code}:\n  ${tail}\n${advice}`));
