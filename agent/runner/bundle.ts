@@ -38,6 +38,7 @@ export interface BundleInput {
   gpus?: BundleGpus | undefined;
   /** Whether this machine has swap that must be limited too. */
   hasSwap: boolean;
+  openFiles: number;
   /** As Node names it. */
   architecture: string;
 }
@@ -63,7 +64,6 @@ const MASKED_PATHS = [
 const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const OPEN_FILES = 65_536;
 const CPU_PERIOD_US = 100_000;
 
 /** @throws Failure IMAGE_INVALID when neither image nor app names a command */
@@ -82,8 +82,14 @@ export function bundleConfig(input: BundleInput) {
       args: commandOf(input.source),
       env: environment(input),
       cwd: input.source.image.config.workingDir || '/',
-      capabilities: { bounding: CAPABILITIES, effective: set, permitted: set, inheritable: [], ambient: [] },
-      rlimits: [{ type: 'RLIMIT_NOFILE', hard: OPEN_FILES, soft: OPEN_FILES }],
+      capabilities: {
+        bounding: CAPABILITIES,
+        effective: set,
+        permitted: set,
+        inheritable: [],
+        ambient: [],
+      },
+      rlimits: [{ type: 'RLIMIT_NOFILE', hard: input.openFiles, soft: input.openFiles }],
       noNewPrivileges: true,
       oomScoreAdj: 100, // Before the agent, when the whole machine is short of memory.
     },
@@ -98,9 +104,10 @@ export function bundleConfig(input: BundleInput) {
         { type: 'network', path: input.namespacePath },
       ],
       cgroupsPath: input.cgroupsPath,
-      devices: gpus?.devices.map(({ path, major, minor }) => ({
-        ...{ type: 'c', path, major, minor, fileMode: 0o666, uid: 0, gid: 0 },
-      })) ?? [],
+      devices:
+        gpus?.devices.map(({ path, major, minor }) => ({
+          ...{ type: 'c', path, major, minor, fileMode: 0o666, uid: 0, gid: 0 },
+        })) ?? [],
       resources: resources(input),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READONLY_PATHS,
@@ -191,7 +198,9 @@ function resources({ spec, gpus, hasSwap }: BundleInput) {
 }
 
 /** Hooks get an environment of their own: without one, runc's helper would hand on the image's (cdi.ts G1). */
-function hooks(gpus: BundleGpus): Record<string, { path: string; args: string[]; env: string[] }[]> {
+function hooks(
+  gpus: BundleGpus,
+): Record<string, { path: string; args: string[]; env: string[] }[]> {
   const byMoment: Record<string, { path: string; args: string[]; env: string[] }[]> = {};
   for (const { moment, path, args } of gpus.hooks) {
     (byMoment[moment] ??= []).push({ path, args, env: [`PATH=${PATH}`] });

@@ -91,7 +91,10 @@ export async function readCdi(folders: readonly string[]): Promise<CdiSpec[]> {
 }
 
 /** Edits for the granted GPUs, by UUID or else by index; undefined when the specs lack one of them. */
-export function mergeCdi(specs: readonly CdiSpec[], gpus: readonly GrantedGpu[]): GpuEdits | undefined {
+export function mergeCdi(
+  specs: readonly CdiSpec[],
+  gpus: readonly GrantedGpu[],
+): GpuEdits | undefined {
   const chosen = new Map<CdiSpec, z.infer<typeof edits>[]>();
   for (const gpu of gpus) {
     const named = (name: string) => (spec: CdiSpec) => spec.devices.some((at) => at.name === name);

@@ -32,7 +32,7 @@ export function decodeLines(raw: Uint8Array): { output: Uint8Array; rawBytes: nu
   const rawBytes = raw.lastIndexOf(NEWLINE) + 1;
   const output = Buffer.allocUnsafe(rawBytes);
   let size = 0;
-  for (let start = 0; start < rawBytes; ) {
+  for (let start = 0; start < rawBytes;) {
     const end = raw.indexOf(NEWLINE, start);
     const stream = raw.indexOf(SPACE, start) + 1;
     const kind = raw.indexOf(SPACE, stream) + 1;

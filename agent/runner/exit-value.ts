@@ -3,8 +3,16 @@ import { constants } from 'node:os';
 import type { Exit } from './driver.ts';
 
 /** Signals that end processes by themselves or by others; other numbers above 128 are a program's own choice. */
-const ENDING = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE']
-  .concat(['SIGKILL', 'SIGUSR1', 'SIGSEGV', 'SIGUSR2', 'SIGPIPE', 'SIGALRM', 'SIGTERM', 'SIGSYS']);
+const ENDING = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGILL',
+  'SIGTRAP',
+  'SIGABRT',
+  'SIGBUS',
+  'SIGFPE',
+].concat(['SIGKILL', 'SIGUSR1', 'SIGSEGV', 'SIGUSR2', 'SIGPIPE', 'SIGALRM', 'SIGTERM', 'SIGSYS']);
 
 /** A container's exit status: 128 + n stands for signal n, as shells and conmon have it. */
 export function exitOfStatus(status: number, outOfMemory: boolean): Exit {

@@ -78,7 +78,7 @@ export class SegmentLog implements RunnerLog {
   }
 
   async #append(bytes: Uint8Array): Promise<void> {
-    for (let rest = bytes; rest.byteLength > 0; ) {
+    for (let rest = bytes; rest.byteLength > 0;) {
       const last = this.#segments.at(-1);
       if (last === undefined) return; // Closed.
       const room = this.#segmentBytes - last.sizeBytes;
@@ -86,7 +86,12 @@ export class SegmentLog implements RunnerLog {
         await this.#add(last.start + last.sizeBytes);
         continue;
       }
-      const { bytesWritten } = await last.handle.write(rest.subarray(0, room), 0, null, last.sizeBytes);
+      const { bytesWritten } = await last.handle.write(
+        rest.subarray(0, room),
+        0,
+        null,
+        last.sizeBytes,
+      );
       last.sizeBytes += bytesWritten;
       rest = rest.subarray(bytesWritten);
     }

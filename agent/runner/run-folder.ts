@@ -9,7 +9,10 @@ export async function removeRunFolder(host: Host, folder: string): Promise<void>
   for (const target of await mountsUnder(folder)) await host.unmount(target);
   const still = await mountsUnder(folder);
   if (still.length > 0) {
-    throw new Failure('HOST_COMMAND_FAILED', `${still.join(', ')}: still mounted, so nothing is deleted`);
+    throw new Failure(
+      'HOST_COMMAND_FAILED',
+      `${still.join(', ')}: still mounted, so nothing is deleted`,
+    );
   }
   await rm(folder, { recursive: true, force: true, maxRetries: 3, retryDelay: 20 });
 }

@@ -15,7 +15,16 @@ const DENIED = [
   ...['mount', 'umount', 'umount2', 'pivot_root', 'move_mount', 'open_tree', 'fsopen', 'fsconfig'],
   ...['fsmount', 'fspick', 'mount_setattr', 'setns', 'unshare', 'open_by_handle_at'],
   // The machine's clock, accounting, swap, quota, ports.
-  ...['acct', 'clock_settime', 'settimeofday', 'stime', 'swapon', 'swapoff', 'quotactl', 'quotactl_fd'],
+  ...[
+    'acct',
+    'clock_settime',
+    'settimeofday',
+    'stime',
+    'swapon',
+    'swapoff',
+    'quotactl',
+    'quotactl_fd',
+  ],
   ...['iopl', 'ioperm', 'vm86', 'vm86old', 'uselib', 'ustat', 'sysfs', 'vhangup', 'fanotify_init'],
 ];
 

@@ -36,8 +36,10 @@ export class Stages {
 }
 
 function refusal(stage: string, cause: unknown, left: readonly string[]): Failure {
-  if (systemCode(cause) === 'ENOSPC') return new Failure('DISK_FULL', `${stage}: no space left`, { cause });
-  if (cause instanceof Failure && ['IMAGE_INVALID', 'INPUT_INVALID'].includes(cause.code)) return cause;
+  if (systemCode(cause) === 'ENOSPC')
+    return new Failure('DISK_FULL', `${stage}: no space left`, { cause });
+  if (cause instanceof Failure && ['IMAGE_INVALID', 'INPUT_INVALID'].includes(cause.code))
+    return cause;
   const words = cause instanceof Error ? cause.message : String(cause);
   const rest = left.length === 0 ? '' : ` (left behind: ${left.join(', ')})`;
   return new Failure('DRIVER_FAILED', `${stage}: ${words}${rest}`, { cause, detail: { stage } });

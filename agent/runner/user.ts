@@ -19,7 +19,7 @@ const FILE_BYTES = 1024 * 1024;
 export async function resolveInside(root: string, path: string): Promise<string> {
   const todo = path.split('/').reverse();
   let at: string[] = [];
-  for (let links = 0; todo.length > 0; ) {
+  for (let links = 0; todo.length > 0;) {
     const name = todo.pop();
     if (name === undefined || name === '' || name === '.') continue;
     if (name === '..') {
