@@ -38,7 +38,7 @@ export function parseAppFile(text: string, name: string): AppSpec {
     problem: error.message,
   }));
   if (problems.length > 0) throw refusal(name, problems);
-  const result = appSpec.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {});
+  const result = appSpec.safeParse(plainOf(document, name) ?? {});
   if (result.success) return result.data;
   for (const issue of result.error.issues) {
     const unknown = issue.code === 'unrecognized_keys' ? issue.keys : [undefined];
@@ -52,6 +52,16 @@ export function parseAppFile(text: string, name: string): AppSpec {
     }
   }
   throw refusal(name, problems);
+}
+
+/** The document as plain data; aliases that multiply beyond reason are refused. */
+function plainOf(document: Document, name: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 100 });
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message : 'cannot be read';
+    throw refusal(name, [{ line: 1, column: 1, field: 'yaml', problem }]);
+  }
 }
 
 /** `scaling.max_concurrency`, `weights[1].to`; `(file)` for the whole. */

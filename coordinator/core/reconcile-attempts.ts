@@ -2,7 +2,7 @@
 // the agent no longer has run again uncharged, and the ones that nobody waits for are revoked (survival §2.6).
 import { partitionOfRequest } from '../../shared/ids.ts';
 import { takeSlot, releaseFlight } from '../dispatch/leases.ts';
-import { currentFlight, tokenOf } from '../queue/flight.ts';
+import { currentFlight, tokenOf } from '../queue/current-flight.ts';
 import { keys } from '../store/keys.ts';
 import type { Flight, RequestRecord } from '../store/records.ts';
 import type { EventOf } from './event.ts';

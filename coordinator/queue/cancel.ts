@@ -2,7 +2,7 @@
 import type { EventOf } from '../core/event.ts';
 import type { Turn } from '../core/turn.ts';
 import { failRequest } from './finish.ts';
-import { tokenOf } from './flight.ts';
+import { tokenOf } from './current-flight.ts';
 
 export function cancel(turn: Turn, event: EventOf<'cancel'>): void {
   const record = turn.request(event.requestId);

@@ -9,7 +9,7 @@ import { releaseFlight } from '../dispatch/leases.ts';
 import { stopRunner } from '../scale/stop-runner.ts';
 import { keys } from '../store/keys.ts';
 import type { BodyRest, Flight, RequestRecord, Terminal } from '../store/records.ts';
-import { currentFlight, tokenOf } from './flight.ts';
+import { currentFlight, tokenOf } from './current-flight.ts';
 import { conditionOf, retryVerdict } from './retry-rule.ts';
 import { runnerVerdict } from './runner-verdict.ts';
 

@@ -4,14 +4,15 @@ import type { EventOf } from '../core/event.ts';
 import type { Turn } from '../core/turn.ts';
 import { hexOfBytes, partitionOfRequest } from '../../shared/ids.ts';
 import type { BodyRef } from '../../shared/protocol.ts';
-import { attemptToken } from '../../shared/token.ts';
 import { isOpen, releaseFlight, takeSlot } from '../dispatch/leases.ts';
+import { putBack } from '../dispatch/put-back.ts';
 import { endRunner } from '../scale/end-runner.ts';
 import type { Runner } from '../state/runner.ts';
 import { nodeOf } from '../state/runner.ts';
 import { keys } from '../store/keys.ts';
 import type { Flight, RequestRecord } from '../store/records.ts';
 import type { Durability } from '../store/store.ts';
+import { currentFlight, tokenOf } from './current-flight.ts';
 import { failRequest } from './finish.ts';
 import { DISPATCHES } from './retry-rule.ts';
 
@@ -88,18 +89,6 @@ export function sendFlight(
   );
 }
 
-export function tokenOf(turn: Turn, record: RequestRecord, flight: Flight): string {
-  const { epoch, number, nonce } = flight;
-  const partition = partitionOfRequest(record.id);
-  return attemptToken(turn.state.tokenKey, {
-    partition,
-    epoch,
-    requestId: record.id,
-    number,
-    nonce,
-  });
-}
-
 function inputOf(record: RequestRecord, inline: Uint8Array | undefined): BodyRef {
   if (record.input.kind === 'payload') return record.input;
   return { kind: 'inline', bytes: inline ?? new Uint8Array() };
@@ -119,25 +108,6 @@ export function dispatchLoaded(turn: Turn, event: EventOf<'dispatch'>): void {
     'soft',
   );
   sendFlight(turn, runner, record, { durability: 'soft' });
-}
-
-/** Gives the slot of a reserved request back, and the request to its queue; its ready key was never taken away. */
-export function putBack(turn: Turn, requestId: RequestRecord['id']): void {
-  const flight = turn.state.flights.get(requestId);
-  if (flight?.hold.kind !== 'reserved') return;
-  const { entry, priority } = flight.hold;
-  releaseFlight(turn, requestId);
-  turn.state.apps.get(flight.app)?.ready[priority].add(entry);
-}
-
-/** The flight of the record when the attempt is its current one. */
-export function currentFlight(
-  record: RequestRecord | undefined,
-  attempt: { epoch: number; number: number },
-): Flight | undefined {
-  if (record?.state.kind !== 'flight') return undefined;
-  const { flight } = record.state;
-  return flight.epoch === attempt.epoch && flight.number === attempt.number ? flight : undefined;
 }
 
 export function started(turn: Turn, event: EventOf<'started'>): void {

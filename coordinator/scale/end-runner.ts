@@ -2,10 +2,10 @@
 // was executing stay in flight until their agent says how they ended, or is lost itself.
 import type { Turn } from '../core/turn.ts';
 import type { FailureCode } from '../../shared/failure.ts';
-import { putBack } from '../queue/flight.ts';
+import { putBack } from '../dispatch/put-back.ts';
 import { ENDED_KEPT } from '../state/core-state.ts';
 import { nodeOf, type Runner } from '../state/runner.ts';
-import { touchUnplaced } from './start-runner.ts';
+import { touchUnplaced } from './touch-unplaced.ts';
 
 export interface Ending {
   reason: string;

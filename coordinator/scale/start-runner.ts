@@ -89,12 +89,6 @@ export function sendStart(turn: Turn, runner: Runner): void {
   if (node) turn.send(node, { name: 'startRunner', body: startMessage(turn, runner) });
 }
 
-/** Something changed that may give an unplaced runner its place: plan those apps again. */
-export function touchUnplaced(turn: Turn): void {
-  for (const runner of turn.state.runners.values())
-    if (runner.phase.kind === 'unplaced') turn.touch(runner.app);
-}
-
 function startMessage(turn: Turn, runner: Runner): Body<'startRunner'> {
   const { spec, revision } = runner.revision;
   const machine = firstMachine(spec);

@@ -66,7 +66,8 @@ export class CoreWorld {
     const replyTo = this.#nextReply++;
     return new Promise((done, failed) => {
       this.#replies.set(replyTo, { done: done as (answer: never) => void, failed });
-      this.shell.apply({ ...fields, type: command, replyTo } as unknown as Event);
+      const event: object = { ...fields, type: command, replyTo };
+      this.shell.apply(event as Event);
     });
   }
 
