@@ -11,7 +11,7 @@ import { hexOf, isDigest, type Digest } from '../../shared/digest.ts';
 import { Failure } from '../../shared/failure.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
-import { unpackInThread } from '../image/unpack-thread.ts';
+import { UnpackThreads } from '../image/unpack-thread.ts';
 import type { ContentStore } from './content-store.ts';
 import { diskFailure, removeTree, syncFolder, syncTree } from './durable-folder.ts';
 import type { BlobFetcher, BlobProgress } from './fetch-blob.ts';
@@ -49,6 +49,7 @@ export class FolderStore {
   readonly #present = new Set<Digest>();
   readonly #pins = new Pins<Digest>();
   readonly #flights = new Flights<number, BlobProgress>();
+  readonly #threads = new UnpackThreads();
 
   private constructor(options: FolderStoreOptions) {
     this.#options = options;
@@ -112,7 +113,7 @@ export class FolderStore {
     try {
       await mkdir(work, { mode: 0o700 });
       await mkdir(fs, { mode: 0o700 });
-      await unpackInThread(
+      await this.#threads.unpack(
         {
           blobPath: store.path(digest),
           folder: fs,

@@ -29,7 +29,7 @@ import { Gate } from '../content/gate.ts';
 import { Pins, type Pin } from '../content/pins.ts';
 import type { DeviceNode, Host, PathAttributes } from '../host/host.ts';
 import { parentOf, shownPath, textOfBytes, type BytePath } from './byte-path.ts';
-import { unpackInThread } from './unpack-thread.ts';
+import { UnpackThreads } from './unpack-thread.ts';
 import type { UnpackedArchive } from './unpack-archive.ts';
 
 export interface LayerStoreOptions {
@@ -68,6 +68,7 @@ export class LayerStore {
   readonly #pins = new Pins<Digest>();
   readonly #flights = new Flights<void, never>();
   readonly #gate = new Gate(limits.layerUnpacks);
+  readonly #threads = new UnpackThreads();
 
   private constructor(folder: string, options: LayerStoreOptions, whiteoutNode?: string) {
     this.#folder = folder;
@@ -147,7 +148,7 @@ export class LayerStore {
     try {
       await mkdir(fs, { mode: 0o700 });
       await this.#freshWhiteoutNode();
-      const unpacked = await unpackInThread(
+      const unpacked = await this.#threads.unpack(
         {
           blobPath,
           folder: fs,
