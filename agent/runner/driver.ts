@@ -63,7 +63,10 @@ export interface Running {
   readonly pid: number;
   /** Settles once, when the main process has ended. Never rejects. */
   readonly exited: Promise<Exit>;
-  /** Sends SIGTERM or SIGKILL to everything that belongs to the runner; fine when it is gone. */
+  /**
+   * SIGTERM: to the main process of a container (as images expect it), to the whole group of a bare process.
+   * SIGKILL: to everything that belongs to the runner. Fine when it is gone.
+   */
   signal(name: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** Output as it came (stdout and stderr), from `offset` bytes since start; the oldest bytes may be gone. */
   readLog(offset: number, maxBytes: number): Promise<LogSlice>;

@@ -81,8 +81,17 @@ export class ProcessDriver implements Driver {
         () => cgroup.remove(),
       );
     }
-    const log = await stages.run('log', () =>
-      SegmentLog.open(join(folder, 'log'), limits.logBytes),
+    const opened: SegmentLog[] = [];
+    const log = await stages.run(
+      'log',
+      async () => {
+        const made = await SegmentLog.open(join(folder, 'log'), limits.logBytes);
+        opened.push(made);
+        return made;
+      },
+      async () => {
+        for (const made of opened) await made.close();
+      },
     );
     const child = spawn('/bin/sh', ['-c', GATE, 'runmesh', file, ...source.command.slice(1)], {
       cwd: work,
@@ -103,7 +112,6 @@ export class ProcessDriver implements Driver {
       async () => {
         child.kill('SIGKILL'); // Its own handle: proof enough.
         await this.#end(spec.id, cgroup);
-        await log.close();
       },
     );
   }
