@@ -171,7 +171,7 @@ export class Life {
       if (this.#state === 'PENDING') this.#enter('DOCKER_PULL');
       if (this.#state === 'DOCKER_PULL') this.#progress.add(progress);
     };
-    if (!(await materials.isCached(order.source))) this.#enter('DOCKER_PULL');
+    if (!(await materials.isCached(order.source, stopped))) this.#enter('DOCKER_PULL');
     stopped.throwIfAborted();
     const source = await materials.source(order, onProgress, stopped);
     undo.push(() => source.release());

@@ -21,7 +21,7 @@ export interface Material<T> {
 
 export interface Materials {
   /** Whether the source needs no byte from elsewhere. */
-  isCached(source: Order['source']): Promise<boolean>;
+  isCached(source: Order['source'], signal: AbortSignal): Promise<boolean>;
   source(
     order: Order,
     onProgress: (progress: Progress) => void,
@@ -34,5 +34,5 @@ export interface Materials {
     signal: AbortSignal,
   ): Promise<Material<readonly FileMount[]>>;
   /** Images whose layers are unpacked here. */
-  images(): Promise<readonly Digest[]>;
+  images(): readonly Digest[];
 }

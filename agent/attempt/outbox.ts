@@ -1,0 +1,213 @@
+// Results that the coordinator has not acknowledged. A result may be sent as soon as it is here in memory; the copy on
+// disk is for the case that this agent dies before the acknowledgement comes.
+//   A1  A result is forgotten only after its acknowledgement (or when the coordinator revokes the attempt).
+//   O1  The record is what counts: a body without one is removed at the start, a record is renamed into place last.
+//   O2  A disk that refuses loses nothing: the result stays in memory, the write is tried again, and no new attempt is
+//       begun until it works (`isFailing`).
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { backoffMs } from '../../shared/backoff.ts';
+import type { Chance } from '../../shared/chance.ts';
+import { sleep, type Clock } from '../../shared/clock.ts';
+import { digestOf, isDigest, type Digest } from '../../shared/digest.ts';
+import { asFailure, isFailureCode, type FailureCode } from '../../shared/failure.ts';
+import type { Log } from '../../shared/log.ts';
+import type { Headers } from '../../shared/protocol.ts';
+import { writeDurably } from '../core/durable-file.ts';
+
+export type HeldBody =
+  | { kind: 'inline'; bytes: Uint8Array<ArrayBuffer> }
+  /** A file of the outbox. */
+  | { kind: 'file'; path: string; digest: Digest; sizeBytes: number };
+
+export type HeldOutcome =
+  | { kind: 'response'; status: number; headers: Headers; body: HeldBody }
+  | { kind: 'failed'; code: FailureCode; message: string };
+
+export interface HeldResult {
+  token: string;
+  outcome: HeldOutcome;
+  durationMs: number;
+}
+
+const FORMAT = 1;
+const digest = z.string().refine((value): value is Digest => isDigest(value));
+const record = z.object({
+  format: z.literal(FORMAT),
+  token: z.string(),
+  durationMs: z.number(),
+  outcome: z.discriminatedUnion('kind', [
+    z.object({
+      kind: z.literal('response'),
+      status: z.number(),
+      headers: z.array(z.tuple([z.string(), z.string()])),
+      body: z.discriminatedUnion('kind', [
+        z.object({ kind: z.literal('inline'), base64: z.string() }),
+        z.object({ kind: z.literal('file'), digest, sizeBytes: z.number() }),
+      ]),
+    }),
+    z.object({
+      kind: z.literal('failed'),
+      code: z.string().transform((text): FailureCode => (isFailureCode(text) ? text : 'INTERNAL')),
+      message: z.string(),
+    }),
+  ]),
+});
+
+const BACKOFF = { baseMs: 500, capMs: 30_000 };
+
+export interface OutboxParts {
+  folder: string;
+  clock: Clock;
+  chance: Chance;
+  log: Log;
+}
+
+export class Outbox {
+  readonly #parts: OutboxParts;
+  readonly #held = new Map<string, HeldResult>();
+  readonly #closing = new AbortController();
+  #failing = 0;
+
+  private constructor(parts: OutboxParts) {
+    this.#parts = parts;
+  }
+
+  /** Reads back what an earlier life of the agent did not get rid of. */
+  static async open(parts: OutboxParts): Promise<Outbox> {
+    const outbox = new Outbox(parts);
+    await mkdir(parts.folder, { recursive: true, mode: 0o700 });
+    const names = new Set(await readdir(parts.folder));
+    for (const name of names) {
+      const isRecord = name.endsWith('.json');
+      if (isRecord) await outbox.#load(name);
+      else if (!names.has(name.replace(/\.body$/, '.json')))
+        await rm(join(parts.folder, name), { force: true }); // O1
+    }
+    return outbox;
+  }
+
+  /** Where the body of a large result may be written before `add`. */
+  bodyPath(token: string): string {
+    return join(this.#parts.folder, `${nameOf(token)}.body`);
+  }
+
+  get isFailing(): boolean {
+    return this.#failing > 0;
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  tokens(): IterableIterator<string> {
+    return this.#held.keys();
+  }
+
+  get(token: string): HeldResult | undefined {
+    return this.#held.get(token);
+  }
+
+  /** Holds the result from now on; resolves when it is durable, forgotten meanwhile, or the outbox closes. */
+  async add(result: HeldResult): Promise<void> {
+    const { token } = result;
+    if (this.#held.has(token)) return;
+    this.#held.set(token, result);
+    for (
+      let tries = 0;
+      this.#held.get(token) === result && !this.#closing.signal.aborted;
+      tries += 1
+    ) {
+      try {
+        await this.#write(result);
+        break;
+      } catch (thrown) {
+        const { clock, chance, log } = this.#parts;
+        log.error(
+          'a result cannot be kept on disk; it is kept in memory and no new work is taken',
+          {
+            reason: asFailure(thrown).message,
+          },
+        );
+        this.#failing += 1; // O2
+        const waitMs = backoffMs(BACKOFF, tries, chance, 'outbox write');
+        await sleep(clock, waitMs, this.#closing.signal).catch(() => undefined);
+        this.#failing -= 1;
+      }
+    }
+    // Acknowledged while it was being written.
+    if (!this.#held.has(token)) await this.#remove(token);
+  }
+
+  /** A1: only after the acknowledgement, or a revoke. */
+  async forget(token: string): Promise<void> {
+    if (this.#held.delete(token)) await this.#remove(token);
+  }
+
+  close(): void {
+    this.#closing.abort(new Error('the outbox is closed'));
+  }
+
+  async #write({ token, durationMs, outcome }: HeldResult): Promise<void> {
+    const written =
+      outcome.kind === 'failed'
+        ? outcome
+        : {
+            ...outcome,
+            body:
+              outcome.body.kind === 'inline'
+                ? { kind: 'inline', base64: Buffer.from(outcome.body.bytes).toString('base64') }
+                : { kind: 'file', digest: outcome.body.digest, sizeBytes: outcome.body.sizeBytes },
+          };
+    if (outcome.kind === 'response' && outcome.body.kind === 'file') {
+      const body = await open(outcome.body.path, 'r');
+      try {
+        await body.sync();
+      } finally {
+        await body.close();
+      }
+    }
+    const text = JSON.stringify({ format: FORMAT, token, durationMs, outcome: written });
+    await writeDurably(this.#recordPath(token), text);
+  }
+
+  async #remove(token: string): Promise<void> {
+    // The record first: a body alone is rubbish, a record alone would be a lie (O1).
+    await rm(this.#recordPath(token), { force: true });
+    await rm(this.bodyPath(token), { force: true });
+  }
+
+  async #load(name: string): Promise<void> {
+    const path = join(this.#parts.folder, name);
+    try {
+      const { token, durationMs, outcome } = record.parse(JSON.parse(await readFile(path, 'utf8')));
+      if (outcome.kind === 'failed') {
+        this.#held.set(token, { token, durationMs, outcome });
+        return;
+      }
+      const { body, ...head } = outcome;
+      const held: HeldBody =
+        body.kind === 'inline'
+          ? { kind: 'inline', bytes: Buffer.from(body.base64, 'base64') }
+          : { ...body, path: this.bodyPath(token) };
+      this.#held.set(token, { token, durationMs, outcome: { ...head, body: held } });
+    } catch (thrown) {
+      // The attempt is then not in our hello, so the coordinator runs it again.
+      this.#parts.log.error('a kept result is unreadable; it is set aside', {
+        file: name,
+        reason: asFailure(thrown).message,
+      });
+      await rename(path, `${path}.unreadable`);
+    }
+  }
+
+  #recordPath(token: string): string {
+    return join(this.#parts.folder, `${nameOf(token)}.json`);
+  }
+}
+
+/** A file name for any token: the text itself is the sender's choice. */
+function nameOf(token: string): string {
+  return digestOf(token).slice('sha256:'.length);
+}
