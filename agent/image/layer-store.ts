@@ -69,6 +69,7 @@ export class LayerStore {
   readonly #flights = new Flights<void, never>();
   readonly #gate = new Gate(limits.layerUnpacks);
   readonly #threads = new UnpackThreads();
+  #nodeCheck: Promise<void> = Promise.resolve();
 
   private constructor(folder: string, options: LayerStoreOptions, whiteoutNode?: string) {
     this.#folder = folder;
@@ -176,14 +177,24 @@ export class LayerStore {
     }
   }
 
-  /** A file can have 65,000 names on ext4: the device is made anew long before. */
-  async #freshWhiteoutNode(): Promise<void> {
+  /** One at a time: several layers are unpacked beside each other. */
+  #freshWhiteoutNode(): Promise<void> {
+    const fresh = this.#nodeCheck.then(() => this.#checkWhiteoutNode());
+    this.#nodeCheck = fresh.catch(() => undefined);
+    return fresh;
+  }
+
+  /** A file can have 65,000 names on ext4: long before that the device is replaced, in one step. */
+  async #checkWhiteoutNode(): Promise<void> {
     const path = this.#whiteoutNode;
     if (path === undefined) return;
     const { nlink } = await lstat(path).catch(() => ({ nlink: 0 }));
     if (nlink > 0 && nlink < 20_000) return;
-    await removeTree(path);
-    await this.#options.host.makeDevices([{ kind: 'char', path, major: 0, minor: 0, mode: 0 }]);
+    const aside = `${path}-next`;
+    await removeTree(aside);
+    const node: DeviceNode = { kind: 'char', path: aside, major: 0, minor: 0, mode: 0 };
+    await this.#options.host.makeDevices([node]);
+    await rename(aside, path);
   }
 
   /** What only the host can do: device nodes and attributes. Returns what it could not. */
