@@ -8,7 +8,7 @@
 // D3  Every answer carries x-fal-request-id, also ours.
 import type { Chance } from '../../shared/chance.ts';
 import type { Clock } from '../../shared/clock.ts';
-import { Failure, type FailureCode } from '../../shared/failure.ts';
+import { Failure, failures, type FailureCode } from '../../shared/failure.ts';
 import { newRequestId, type RequestId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Log } from '../../shared/log.ts';
@@ -84,7 +84,7 @@ export class DirectCalls {
       const end = await this.#try(x, endpoint, requestId, headers, body, callId, grant);
       if (end.end === 'answered') return end;
       if (tries >= limits.callTries || !canBeSentAgain(body))
-        throw new Failure(end.code, 'No runner took the call');
+        throw new Failure(callerCode(end.code), 'No runner took the call');
     }
   }
 
@@ -169,6 +169,11 @@ export class DirectCalls {
     const streamed: Streamed = { stream: streamBody(req, this.#parts.clock), sent: false };
     return { kind: 'stream', streamed };
   }
+}
+
+/** A refusal between agent and us that says nothing to the caller (a lease that ended) is a lost connection to him. */
+function callerCode(code: FailureCode): FailureCode {
+  return failures[code].retry === 'elsewhere' ? code : 'RUNNER_CONNECTION';
 }
 
 function bodyToSend(body: CallBody): Uint8Array | AsyncIterable<Uint8Array> | null {
