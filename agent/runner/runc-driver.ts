@@ -74,15 +74,17 @@ export class RuncDriver implements Driver {
       () => removeRunFolder(host, folder),
     );
     const rootfs = join(folder, 'rootfs');
-    await stages.run(
-      'root file system',
-      () => this.#mountRoot(folder, source, signal),
-      () => host.unmount(rootfs),
-    );
-    const network = await stages.run(
-      'network',
-      () => host.attach(id, signal),
-      () => host.detach(id),
+    const [, network] = await stages.together(
+      {
+        name: 'root file system',
+        work: () => this.#mountRoot(folder, source, signal),
+        undo: () => host.unmount(rootfs),
+      },
+      {
+        name: 'network',
+        work: () => host.attach(id, signal),
+        undo: () => host.detach(id),
+      },
     );
     await stages.run('bundle', () => this.#writeBundle(spec, source, folder, network, cgroup));
     const pid = await stages.run(

@@ -2,6 +2,14 @@
 // reverse, and the failure names the stage and carries the words of whoever refused.
 import { Failure, systemCode } from '../../shared/failure.ts';
 
+/** One step of a start. */
+export interface Stage<T> {
+  name: string;
+  work: () => Promise<T>;
+  /** Called for one that failed half-way too, so it must bear what is not there. */
+  undo?: () => Promise<void>;
+}
+
 export class Stages {
   readonly #undo: { name: string; undo: () => Promise<void> }[] = [];
   readonly #signal: AbortSignal;
@@ -19,9 +27,32 @@ export class Stages {
       this.#signal.throwIfAborted();
       return result;
     } catch (thrown) {
-      const left = await this.undo();
-      if (this.#signal.aborted) throw this.#signal.reason;
-      throw refusal(name, thrown, left);
+      throw await this.#giveUp(name, thrown);
+    }
+  }
+
+  async #giveUp(name: string, thrown: unknown): Promise<unknown> {
+    const left = await this.undo();
+    return this.#signal.aborted ? this.#signal.reason : refusal(name, thrown, left);
+  }
+
+  /** Runs stages that do not need each other at once; all have settled before anything is undone. */
+  async together<A, B>(one: Stage<A>, two: Stage<B>): Promise<[A, B]> {
+    for (const { name, undo } of [one, two]) if (undo) this.#undo.push({ name, undo });
+    let failed = '';
+    const noting = <T>({ name, work }: Stage<T>): Promise<T> =>
+      work().catch((thrown: unknown) => {
+        failed ||= name;
+        throw thrown;
+      });
+    const both = [noting(one), noting(two)] as const;
+    try {
+      await Promise.allSettled(both);
+      const results = await Promise.all(both);
+      this.#signal.throwIfAborted();
+      return results;
+    } catch (thrown) {
+      throw await this.#giveUp(failed, thrown);
     }
   }
 

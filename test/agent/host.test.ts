@@ -277,6 +277,31 @@ link set far up
   await Promise.all([host.detach('a'), host.detach('b')]);
 });
 
+t.test('two agents fit one host and leave each other alone', { skip: noNetwork }, async (t) => {
+  const otherData = await mkdtemp(join(tmpdir(), 'runmesh-host-'));
+  const other = new LinuxHost({ dataFolder: otherData, clock: systemClock });
+  t.teardown(() => rm(otherData, { recursive: true, force: true }));
+  const [mine, theirs] = [await host.attach('a'), await other.attach('a')];
+  t.not(mine.namespacePath, theirs.namespacePath);
+  t.not(mine.address, theirs.address);
+  const name = theirs.namespacePath.split('/').at(-1) ?? '';
+  const httpd = [debian.file('busybox'), 'httpd', '-f', '-p', '8000', '-h', data];
+  const child = spawn('ip', ['netns', 'exec', name, ...httpd], { stdio: 'ignore' });
+  t.teardown(() => child.kill('SIGKILL'));
+  await host.sweep();
+  for (let n = 0; n < 200 && !(await dials(theirs.address, 8000)); n += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  t.equal(await dials(theirs.address, 8000), true, 'a sweep of one leaves the other’s runner');
+  const again = await host.attach('a');
+  t.equal(await reaches(again.namespacePath, theirs.address, 8000), false, 'not across agents');
+  const kept = JSON.parse(await readFile(join(otherData, 'network.json'), 'utf8')) as unknown;
+  t.match(kept, { subnet: /\/22$/ });
+  child.kill('SIGKILL');
+  await other.sweep();
+  await host.detach('a');
+});
+
 t.test('nothing is left after many runners', { skip: noNetwork }, async (t) => {
   const left = async (): Promise<string[]> => {
     const links = await readdir('/sys/class/net');
