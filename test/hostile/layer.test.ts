@@ -422,7 +422,7 @@ t.test('a plain user unpacks what is possible, and it is said', async (t) => {
 
 t.test('PAX records', async (t) => {
   t.strictSame({ ...readPax(Buffer.from('9 a=b\nc=\n')) }, { a: 'b\nc=' });
-  
+
   for (const bad of ['5 a=b', '0 a=b\n', '6 ab\n\n', '07 a=b\n', 'x'])
     t.throws(() => readPax(Buffer.from(bad)), { code: 'LAYER_INVALID' }, bad);
 });
