@@ -8,22 +8,24 @@ import {
   readdir,
   readFile,
   rm,
+  stat,
   writeFile,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { HostAbilities, Host } from '../../../agent/host/host.ts';
 import { LinuxHost } from '../../../agent/host/linux-host.ts';
 import { mountsUnder } from '../../../agent/host/mount-table.ts';
 import { dataFolderTag } from '../../../agent/host/network-plan.ts';
-import type { RunnerSource, RunnerSpec } from '../../../agent/runner/driver.ts';
+import type { Driver, RunnerSource, RunnerSpec } from '../../../agent/runner/driver.ts';
 import { MemoryDriver } from '../../../agent/runner/memory-driver.ts';
 import { markedProcesses } from '../../../agent/runner/owned-processes.ts';
 import { ProcessDriver } from '../../../agent/runner/process-driver.ts';
 import { RuncDriver } from '../../../agent/runner/runc-driver.ts';
 import { systemClock } from '../../../shared/clock.ts';
+import { limits } from '../../../shared/limits.ts';
 import { digestOf } from '../../../shared/digest.ts';
 import { answer, appSpec, driverConformance } from '../../conformance/driver.ts';
 import { tools } from '../../tools/tools.ts';
@@ -49,9 +51,9 @@ if (noBusybox === false) await copyFile(debian.file('busybox'), join(layer, 'bin
 // Timers of the clock keep no process alive; in the agent its servers do.
 const alive = setInterval(() => undefined, 1_000);
 t.teardown(async () => {
-  clearInterval(alive);
   await host.sweep();
   await rm(data, { recursive: true, force: true });
+  clearInterval(alive);
 });
 
 const never = new AbortController().signal;
@@ -111,6 +113,35 @@ t.test('memory driver', async (t) => {
   }));
 });
 
+/** A runner that floods its output: what is kept stays under the limit, and offsets only grow (F32). */
+async function flood(
+  t: Test,
+  driver: Driver,
+  source: RunnerSource,
+  logFolder: (id: string) => string,
+) {
+  const spec = appSpec(() => source, 'crash');
+  const running = await driver.start(spec, never);
+  let end = 0;
+  for (let n = 0; n < 8; n += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const slice = await running.readLog(0, 1_000);
+    t.ok(slice.end >= end && slice.offset <= slice.end, 'offsets only grow');
+    end = slice.end;
+  }
+  await running.signal('SIGKILL');
+  t.strictSame(await running.exited, { kind: 'signal', signal: 'SIGKILL' });
+  let kept = 0;
+  for (const name of await readdir(logFolder(spec.id))) {
+    if (/^log/.test(name)) kept += (await stat(join(logFolder(spec.id), name))).size;
+  }
+  t.ok(end > limits.logBytes, `it wrote more than is kept: ${end}`);
+  t.ok(kept <= limits.logBytes, `kept ${kept} bytes`);
+  const last = await running.readLog(end - 4, 4);
+  t.equal(last.bytes.byteLength + last.offset <= last.end, true);
+  await running.remove();
+}
+
 const makeProcess = (on: Host = host) => new ProcessDriver({ host: on, dataFolder: data, clock });
 t.test('process driver', { skip: noBusybox }, async (t) => {
   const driver = makeProcess();
@@ -147,6 +178,12 @@ t.test('process driver', { skip: noBusybox }, async (t) => {
     await running.remove();
     const outside = { ...spec, files: [{ source: layer, target: '/data/../etc', readOnly: true }] };
     await t.rejects(driver.start(outside, never), { code: 'INPUT_INVALID' });
+    t.strictSame(await left('process'), []);
+  });
+
+  t.test('a flood of output is capped', async (t) => {
+    const source = folder(['./bin/busybox', 'yes', 'x'.repeat(200)]);
+    await flood(t, driver, source, (id) => join(data, 'run/process', id, 'log'));
     t.strictSame(await left('process'), []);
   });
 
@@ -225,6 +262,12 @@ $b grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status; $b date -s 2001-01-01
   t.test('out of memory is told as such; a fork bomb stays inside', async (t) => {
     const { exit } = await outputOf('a=x; while :; do a=$a$a$a; done', { memoryBytes: 2 ** 25 });
     t.strictSame(exit, { kind: 'oom' });
+  });
+
+  t.test('a flood of output is capped', async (t) => {
+    const source = image(['/bin/busybox', 'yes', 'x'.repeat(200)]);
+    await flood(t, driver, source, (id) => join(data, 'run/runc', id));
+    t.strictSame(await left('runc'), []);
   });
 
   t.test('a program that is missing is told in the words of runc', async (t) => {
