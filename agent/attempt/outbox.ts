@@ -68,6 +68,7 @@ export class Outbox {
   readonly #parts: OutboxParts;
   readonly #held = new Map<string, HeldResult>();
   readonly #closing = new AbortController();
+  readonly #busy = new Set<Promise<void>>();
   #failing = 0;
 
   private constructor(parts: OutboxParts) {
@@ -110,43 +111,50 @@ export class Outbox {
   }
 
   /** Holds the result from now on; resolves when it is durable, forgotten meanwhile, or the outbox closes. */
-  async add(result: HeldResult): Promise<void> {
+  add(result: HeldResult): Promise<void> {
+    if (this.#held.has(result.token)) return Promise.resolve();
+    this.#held.set(result.token, result);
+    return this.#counted(this.#keep(result));
+  }
+
+  /** A1: only after the acknowledgement, or a revoke. */
+  async forget(token: string): Promise<void> {
+    if (this.#held.delete(token)) await this.#counted(this.#remove(token));
+  }
+
+  /** Resolves when nothing is being written any more: the folder may have another owner then. */
+  async close(): Promise<void> {
+    this.#closing.abort(new Error('the outbox is closed'));
+    await Promise.allSettled(this.#busy);
+  }
+
+  #counted(work: Promise<void>): Promise<void> {
+    this.#busy.add(work);
+    const over = (): void => void this.#busy.delete(work);
+    work.then(over, over);
+    return work;
+  }
+
+  async #keep(result: HeldResult): Promise<void> {
     const { token } = result;
-    if (this.#held.has(token)) return;
-    this.#held.set(token, result);
-    for (
-      let tries = 0;
-      this.#held.get(token) === result && !this.#closing.signal.aborted;
-      tries += 1
-    ) {
+    const { clock, chance, log } = this.#parts;
+    const { signal } = this.#closing;
+    for (let tries = 0; this.#held.get(token) === result && !signal.aborted; tries += 1) {
       try {
         await this.#write(result);
         break;
       } catch (thrown) {
-        const { clock, chance, log } = this.#parts;
-        log.error(
-          'a result cannot be kept on disk; it is kept in memory and no new work is taken',
-          {
-            reason: asFailure(thrown).message,
-          },
-        );
+        log.error('a result cannot be kept on disk; it stays in memory and no new work is taken', {
+          reason: asFailure(thrown).message,
+        });
         this.#failing += 1; // O2
         const waitMs = backoffMs(BACKOFF, tries, chance, 'outbox write');
-        await sleep(clock, waitMs, this.#closing.signal).catch(() => undefined);
+        await sleep(clock, waitMs, signal).catch(() => undefined);
         this.#failing -= 1;
       }
     }
     // Acknowledged while it was being written.
     if (!this.#held.has(token)) await this.#remove(token);
-  }
-
-  /** A1: only after the acknowledgement, or a revoke. */
-  async forget(token: string): Promise<void> {
-    if (this.#held.delete(token)) await this.#remove(token);
-  }
-
-  close(): void {
-    this.#closing.abort(new Error('the outbox is closed'));
   }
 
   async #write({ token, durationMs, outcome }: HeldResult): Promise<void> {
