@@ -142,8 +142,8 @@ export function cutOffSlow(req: IncomingMessage, clock: Clock): () => void {
   let timer = clock.after(limits.bodyRateWindowMs, look);
   function look(): void {
     const read = req.socket.bytesRead;
-    // A body that we ourselves do not read (back-pressure) is not the sender's fault.
-    if (read - seen < least && !req.isPaused() && req.readableLength === 0) {
+    // Bytes that wait for us (back-pressure) are not the sender's fault.
+    if (read - seen < least && req.readableLength === 0) {
       req.destroy();
       return;
     }
