@@ -105,9 +105,7 @@ export async function startAgent(config: AgentConfig, parts: AgentParts): Promis
     cacheStats: async () => ({ node: nodeId, ...work.cache.stats() }),
   });
   undo.defer(() => http.close(true));
-  advertise = advertised(config, http.address);
-  if (!advertise)
-    log.warn('the coordinator cannot dial this agent: it takes queued work only; set --advertise');
+  advertise = advertised(config, http.address, log);
   const facts = parts.facts ?? new Facts({ clock, dataDir: data });
   const learnt = facts.read(stopping.signal).then((known) => void (host = hostFacts(known)));
   const link = holdLink(config, parts, log, work, learnt, stopping.signal);
@@ -174,11 +172,13 @@ function runnerConnections(): HttpAgent {
 }
 
 /** What the coordinator can dial: as told, or where we listen when that means the same on its side. */
-function advertised(config: AgentConfig, address: HostPort): HostPort | undefined {
+function advertised(config: AgentConfig, address: HostPort, log: Log): HostPort | undefined {
   if (config.advertise) return config.advertise;
-  if (address.host === '0.0.0.0' || address.host === '::') return undefined;
   const coordinatorHost = new URL(config.coordinator).hostname.replace(/^\[|\]$/g, '');
-  return isLoopback(address.host) && !isLoopback(coordinatorHost) ? undefined : address;
+  const isAnywhere = address.host === '0.0.0.0' || address.host === '::';
+  if (!isAnywhere && (isLoopback(coordinatorHost) || !isLoopback(address.host))) return address;
+  log.warn('the coordinator cannot dial this agent: it takes queued work only; set --advertise');
+  return undefined;
 }
 
 function httpBase(coordinator: string): URL {
