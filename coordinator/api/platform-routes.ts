@@ -7,6 +7,7 @@ import { Failure } from '../../shared/failure.ts';
 import { isRequestId, isShortId, type RequestId, type RunnerId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import type { PayloadStore } from '../payload/payload-store.ts';
+import type { RunnerView } from '../core/query.ts';
 import type { RequestRecord } from '../store/records.ts';
 import { deploy, type ResolveImage } from './deploy.ts';
 import type { CoordinatorPort } from './port.ts';
@@ -47,14 +48,8 @@ const BYTES = 'application/octet-stream';
 
 export function platformHandlers(parts: PlatformParts): Handlers {
   const { port, payloads, clock } = parts;
-  const request = async (id: string): Promise<RequestRecord> => {
-    const record = isRequestId(id) ? await port.readRequest(id) : undefined;
-    return record ?? notFound('id', `no request ${id}`);
-  };
-  const runner = async (id: RunnerId) => {
-    const runners = await port.query('runners', { ended: true });
-    return runners.find((each) => each.id === id) ?? notFound('id', `no runner ${id}`);
-  };
+  const request = (id: string) => requestOf(port, id);
+  const runner = (id: string) => runnerOf(port, id);
   const knownApp = async (call: { params: { owner: string; alias: string } }) => {
     const app = `${call.params.owner}/${call.params.alias}`;
     return (await port.query('app', { app })) ?? notFound('app', `no app ${app}`);
@@ -74,7 +69,7 @@ export function platformHandlers(parts: PlatformParts): Handlers {
         }),
       },
     }),
-    readRunner: async ({ params }) => ({ json: await runner(runnerIdOf(params.id)) }),
+    readRunner: async ({ params }) => ({ json: await runner(params.id) }),
     stopRunner: async ({ params, body }) => {
       const runnerId = runnerIdOf(params.id);
       const answer = await port.ask('stopRunner', { runnerId, how: body.how });
@@ -83,7 +78,7 @@ export function platformHandlers(parts: PlatformParts): Handlers {
         : notFound('id', `no live runner ${runnerId}`);
     },
     readRunnerLogs: async ({ params, query, signal }) => {
-      const { id } = await runner(runnerIdOf(params.id));
+      const { id } = await runner(params.id);
       return { stream: runnerLog(port, clock, id, query, signal), contentType: TEXT };
     },
     listNodes: async () => ({ json: { items: await port.query('nodes', {}) } }),
@@ -116,6 +111,17 @@ export function platformHandlers(parts: PlatformParts): Handlers {
       return { json: stored };
     },
   };
+}
+
+async function requestOf(port: CoordinatorPort, id: string): Promise<RequestRecord> {
+  const record = isRequestId(id) ? await port.readRequest(id) : undefined;
+  return record ?? notFound('id', `no request ${id}`);
+}
+
+async function runnerOf(port: CoordinatorPort, text: string): Promise<RunnerView> {
+  const id = runnerIdOf(text);
+  const runners = await port.query('runners', { ended: true });
+  return runners.find((each) => each.id === id) ?? notFound('id', `no runner ${id}`);
 }
 
 function runnerIdOf(text: string): RunnerId {

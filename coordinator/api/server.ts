@@ -7,7 +7,7 @@
 // H2  Places are checked before anything is routed (access.ts); callers before every service but health.
 // H3  On close, what runs may finish until the grace ends; then it is broken off, never ended as if whole.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Registry } from 'prom-client';
 import type { Chance } from '../../shared/chance.ts';
@@ -97,7 +97,9 @@ class ApiServer implements Api {
   readonly #parts: ApiParts;
   readonly #services: Services;
   readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
+  /** Connections of callers; a socket that became an agent link is not ours any more. */
+  readonly #sockets = new Set<Duplex>();
+  #closing = false;
 
   constructor(parts: ApiParts, services: Services) {
     this.#parts = parts;
@@ -140,7 +142,9 @@ class ApiServer implements Api {
 
   async close(graceMs: number): Promise<void> {
     const { clock } = this.#parts;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#closing = true;
+    // It stops accepting at once; its callback would also wait for agent links, which are closed later.
+    this.#server.close();
     const until = clock.elapsed() + graceMs;
     while (this.#sockets.size > 0 && clock.elapsed() < until) {
       this.#server.closeIdleConnections();
@@ -149,11 +153,11 @@ class ApiServer implements Api {
     for (const socket of this.#sockets) socket.destroy();
     await this.#services.direct.close();
     await this.#services.platform.close();
-    await closed;
   }
 
   #onRequest(req: IncomingMessage, res: ServerResponse): void {
     const { config, clock, chance } = this.#parts;
+    if (this.#closing) res.shouldKeepAlive = false;
     const found = serviceOf(req);
     const cors = corsHeaders(config, req);
     const x: Exchange = { req, res, target: found.target, prefix: found.prefix, cors };
@@ -195,6 +199,7 @@ class ApiServer implements Api {
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     const path = req.url?.split('?', 1)[0];
+    this.#sockets.delete(socket);
     try {
       checkPlace(this.#parts.config, req);
       if (path === '/agent') return this.#parts.link.upgrade(req, socket, head);

@@ -40,17 +40,16 @@ export interface PayloadStore {
 
 const READ_BYTES = 256 * 1024;
 
-/** Opens the folder `payloads` below `dataDir`, making it and removing what an earlier life left unfinished. */
+/** Opens the folder of the payloads, making it and removing what an earlier life left unfinished. */
 export async function openPayloadStore(
-  dataDir: string,
+  folder: string,
   chance: Chance,
   uploadsAtOnce: number = limits.uploadsAtOnce,
 ): Promise<PayloadStore> {
-  const root = join(dataDir, 'payloads');
-  const temporary = join(root, 'tmp');
+  const temporary = join(folder, 'tmp');
   await rm(temporary, { recursive: true, force: true });
   await mkdir(temporary, { recursive: true, mode: 0o700 });
-  return new FilePayloadStore(root, temporary, chance, uploadsAtOnce);
+  return new FilePayloadStore(folder, temporary, chance, uploadsAtOnce);
 }
 
 class FilePayloadStore implements PayloadStore {

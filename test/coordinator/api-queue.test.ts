@@ -298,6 +298,44 @@ t.test(
   },
 );
 
+t.test('close: what runs finishes, agent links do not hold it up', async (t) => {
+  const upgraded: { destroy: () => void }[] = [];
+  const other = await openWorld(
+    {},
+    {
+      link: {
+        upgrade(_req, socket) {
+          upgraded.push(socket);
+          socket.write(
+            'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
+          );
+        },
+      },
+    },
+  );
+  const link = connectRaw(other.tcpPort);
+  link.write('GET /agent HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n');
+  await until(() => upgraded.length === 1, 'the upgrade');
+  let finish = (): void => undefined;
+  other.port.apps.set('acme/slow', async () => {
+    await new Promise<void>((resolve) => (finish = resolve));
+    return { status: 200, body: '{}' };
+  });
+  const { request_id: id } = await other.fal.queue.submit('acme/slow', { input: {} });
+  const url = `${other.base}/queue/acme/slow/requests/${id}/status/stream`;
+  const answer = await fetch(url);
+  await until(() => other.port.watchers === 1, 'the stream');
+  let closed = false;
+  const closing = other.api.close(5_000).then(() => (closed = true));
+  finish();
+  t.match(await answer.text(), /"status":"COMPLETED".*\n\n$/, 'the stream came to its end');
+  await until(() => closed, 'the close, well within the grace');
+  await closing;
+  for (const socket of upgraded) socket.destroy();
+  link.destroy();
+  await other.close();
+});
+
 t.test('nothing of ours failed meanwhile', async (t) => {
   t.same(world.errors, []);
   await world.close();

@@ -20,7 +20,7 @@ async function textOf(bytes: AsyncIterable<Uint8Array>): Promise<string> {
   return Buffer.concat(all).toString();
 }
 
-const leftovers = () => readdir(join(folder, 'payloads', 'tmp'));
+const leftovers = () => readdir(join(folder, 'tmp'));
 
 t.test('what is written is found by its digest', async (t) => {
   const store = await openPayloadStore(folder, systemChance);
@@ -31,7 +31,7 @@ t.test('what is written is found by its digest', async (t) => {
   t.equal(sizeBytes, 7);
   t.equal(await textOf(bytes), 'one two');
   const hex = hexOf(stored.digest);
-  t.same(await readdir(join(folder, 'payloads', hex.slice(0, 2))), [hex]);
+  t.same(await readdir(join(folder, hex.slice(0, 2))), [hex]);
   t.notOk(await store.has(digestOf('never')));
   await t.rejects(store.open(digestOf('never')), { code: 'NOT_FOUND' });
 });
@@ -80,7 +80,7 @@ t.test('at most so many at once; the place is given back', async (t) => {
 });
 
 t.test('what an earlier life left unfinished is removed; what it finished stays', async (t) => {
-  const temporary = join(folder, 'payloads', 'tmp');
+  const temporary = join(folder, 'tmp');
   await mkdir(temporary, { recursive: true });
   await writeFile(join(temporary, 'left'), 'x');
   const store = await openPayloadStore(folder, systemChance);
