@@ -48,9 +48,11 @@ export function parseChallenges(header: string): Challenge[] {
   take(COMMAS);
   while (at < header.length) {
     const scheme = take(TOKEN)?.toLowerCase();
-    if (scheme === undefined) break;
+    const space = take(SPACE);
+    // A parameter that could not be read is no scheme.
+    if (scheme === undefined || header[at] === '=') break;
     const params = new Map<string, string>();
-    if (take(SPACE) !== '' && !takesParamNext(header, at)) take(TOKEN68);
+    if (space !== '' && !takesParamNext(header, at)) take(TOKEN68);
     for (;;) {
       take(COMMAS);
       const param = takeParam();

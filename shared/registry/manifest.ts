@@ -65,7 +65,8 @@ export function parseManifest(body: Uint8Array, shown: string, contentType?: str
     throw new Failure('IMAGE_INVALID', `${shown}: ${problem}`, { detail: { image: shown } });
   };
   if (body.byteLength > limits.manifestBytes) refuse('the manifest is over the limit');
-  if (contentType?.includes('docker.distribution.manifest.v1')) refuse('schema 1 manifests are too old; push it anew');
+  if (contentType?.includes('docker.distribution.manifest.v1'))
+    refuse('schema 1 manifests are too old; push it anew');
   let json: unknown;
   try {
     json = JSON.parse(Buffer.from(body).toString('utf8'));
