@@ -1,0 +1,28 @@
+// Runs one command line to its end: what it throws becomes a text on stderr and an exit code, here and nowhere else.
+import { CommanderError } from 'commander';
+import { AlreadyTold, asCommandFailure, failureJson, failureText } from './command-failure.ts';
+import { exits } from './exit-codes.ts';
+import { buildProgram } from './program.ts';
+import type { Shell } from './shell.ts';
+
+/** @param words the command line behind the name of the program. @returns the exit code */
+export async function runCommand(shell: Shell, words: readonly string[]): Promise<number> {
+  try {
+    const program = await buildProgram(shell, words);
+    await program.parseAsync([...words], { from: 'user' });
+    return exits.ok.code;
+  } catch (thrown) {
+    return tell(shell, thrown, words.includes('--json'));
+  }
+}
+
+function tell(shell: Shell, thrown: unknown, json: boolean): number {
+  if (thrown instanceof AlreadyTold) return exits[thrown.exit].code;
+  // Commander has printed its own message; help and version leave through here, too.
+  if (thrown instanceof CommanderError)
+    return thrown.exitCode === 0 ? exits.ok.code : exits.usage.code;
+  const failure = asCommandFailure(thrown);
+  shell.terminal.error(json ? failureJson(failure) : failureText(failure));
+  if (failure.exit === 'ours' && thrown instanceof Error) shell.terminal.error(`${thrown.stack}\n`);
+  return exits[failure.exit].code;
+}
