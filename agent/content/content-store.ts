@@ -9,7 +9,7 @@ import { createReadStream, type ReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Chance } from '../../shared/chance.ts';
-import { digestOf, hexOf, isDigest, type Digest } from '../../shared/digest.ts';
+import { Hashing, digestOf, hexOf, isDigest, type Digest } from '../../shared/digest.ts';
 import { Failure } from '../../shared/failure.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
@@ -104,6 +104,16 @@ export class ContentStore {
     if (digestOf(bytes) !== digest)
       throw new Failure('DIGEST_MISMATCH', `blob ${digest} has changed on the disk of this node`);
     return bytes;
+  }
+
+  /** Whether the bytes on disk are still those of the digest (F48). Reads all of them. */
+  async verify(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    const hashing = new Hashing();
+    for await (const bytes of this.open(digest) as AsyncIterable<Uint8Array>) {
+      signal.throwIfAborted();
+      hashing.update(bytes);
+    }
+    return hashing.digest() === digest;
   }
 
   /** Keeps a blob, present or still to come, until the pin is disposed of (C4). */

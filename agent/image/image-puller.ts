@@ -263,6 +263,7 @@ export class ImagePuller {
     return pulledBytes;
   }
 
+  /** One layer. A blob that was here and has changed on disk since is dropped and fetched again (F48). */
   async #layer(
     layer: ImageLayer,
     origin: Origin,
@@ -272,14 +273,24 @@ export class ImagePuller {
   ): Promise<number> {
     const { store, fetcher, layers } = this.#options;
     const { digest, sizeBytes, diffId } = layer;
-    using _ = store.pin(digest);
     const progress = ({ doneBytes }: { doneBytes: number }): void => tell(doneBytes);
-    const fetched = await gate.through(
-      () => fetcher.fetch({ digest, sizeBytes, origin, progress }, signal),
-      signal,
-    );
-    await layers.unpack(diffId, store.path(digest), signal);
-    return fetched.source === 'local' ? 0 : fetched.sizeBytes;
+    for (;;) {
+      using pin = store.pin(digest);
+      const fetched = await gate.through(
+        () => fetcher.fetch({ digest, sizeBytes, origin, progress }, signal),
+        signal,
+      );
+      const isLocal = fetched.source === 'local';
+      try {
+        await layers.unpack(diffId, store.path(digest), signal);
+        return isLocal ? 0 : fetched.sizeBytes;
+      } catch (error) {
+        const mayBeRot = isLocal && error instanceof Failure && error.code === 'LAYER_INVALID';
+        if (!mayBeRot || (await store.verify(digest, signal))) throw error;
+        pin.release();
+        await store.remove(digest);
+      }
+    }
   }
 }
 

@@ -17,7 +17,7 @@ import { LayerStore } from '../../agent/image/layer-store.ts';
 import { mountRootfs } from '../../agent/image/rootfs.ts';
 import { systemChance } from '../../shared/chance.ts';
 import { systemClock } from '../../shared/clock.ts';
-import { digestOf, hexOf } from '../../shared/digest.ts';
+import { digestOf } from '../../shared/digest.ts';
 import { asFailure } from '../../shared/failure.ts';
 import { parseImageRef } from '../../shared/image-ref.ts';
 import { platformOf } from '../../shared/registry/manifest.ts';
@@ -194,6 +194,22 @@ t.test('the same tree as umoci gives', { skip }, async (t) => {
     t.notOk(agent.store.isPinned(layer.digest), 'the blob of an unpacked layer may go');
   });
 
+  await t.test('a blob that changed on disk is fetched again (F48)', async (t) => {
+    const layer = pulled.image.layers[1];
+    if (!layer) throw new Error('no layer');
+    const other = await openAgent();
+    await other.puller.pull({ ref: resolved.ref }, never).then(({ pin }) => pin.release());
+    await other.layers.remove(layer.diffId);
+    const path = other.store.path(layer.digest);
+    const bytes = await readFile(path);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 0xff;
+    await rm(path);
+    await writeFile(path, bytes);
+    const mended = await other.puller.pull({ ref: resolved.ref }, never);
+    t.equal(mended.pulledBytes, layer.sizeBytes);
+    t.ok(await other.store.verify(layer.digest, never));
+  });
+
   await t.test('a restart finds it again and removes what was interrupted', async (t) => {
     await mkdir(join(agent.dataFolder, 'layers', '.new-abc', 'fs'), { recursive: true });
     await mkdir(join(agent.dataFolder, 'cas', 'ingest', 'abc'), { recursive: true });
@@ -313,10 +329,8 @@ t.test('compression is told by the bytes', async (t: Test) => {
   t.equal(compressionOf(new Uint8Array()), 'none');
 });
 
-t.test('a pull without a digest is refused', async (t) => {
-  t.match(hexOf(digestOf('x')), /^[0-9a-f]{64}$/);
+t.test('a pull without a digest is refused', { skip }, async (t) => {
   const ref = parseImageRef('localhost:1/x:1');
-  if (skip) return;
   const agent = await openAgent();
   await t.rejects(agent.puller.pull({ ref }, never), { code: 'IMAGE_REF_INVALID' });
 });
