@@ -23,6 +23,8 @@ function tell(shell: Shell, thrown: unknown, json: boolean): number {
     return thrown.exitCode === 0 ? exits.ok.code : exits.usage.code;
   const failure = asCommandFailure(thrown);
   shell.terminal.error(json ? failureJson(failure) : failureText(failure));
-  if (failure.exit === 'ours' && thrown instanceof Error) shell.terminal.error(`${thrown.stack}\n`);
+  // A defect of ours is reported with its stack.
+  if (failure.exit === 'ours' && !json && thrown instanceof Error)
+    shell.terminal.error(`${thrown.stack}\n`);
   return exits[failure.exit].code;
 }

@@ -13,6 +13,7 @@ import {
   revisionView,
   runnerView,
 } from '../../coordinator/api/views.ts';
+import { exits } from '../../cli/exit-codes.ts';
 import { digestOf, hexOf } from '../../shared/digest.ts';
 import { run, runHere, start, startPeer, type Answer } from './command.ts';
 import * as shape from './shapes.ts';
@@ -73,6 +74,12 @@ t.test('help and version', async (t) => {
   const version = await run(['--version']);
   t.match(version.out, /^\d+\.\d+\.\d+\n$/);
   t.equal(version.code, 0);
+});
+
+t.test('the README has every exit code', async (t) => {
+  const readme = await readFile(new URL('../../cli/README.md', import.meta.url), 'utf8');
+  for (const { code } of Object.values(exits))
+    t.match(readme, new RegExp(`^\\| ${code} +\\|`, 'm'));
 });
 
 t.test('usage errors end with 2 and say where to look', async (t) => {
