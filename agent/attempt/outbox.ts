@@ -55,6 +55,11 @@ const record = z.object({
   ]),
 });
 
+/**
+ * The coordinator mostly acknowledges sooner: then the disk is not touched at all. An agent that dies before costs what
+ * it would have cost this much earlier: the attempt runs again.
+ */
+const WRITE_AFTER_MS = 10;
 const BACKOFF = { baseMs: 500, capMs: 30_000 };
 
 export interface OutboxParts {
@@ -68,6 +73,8 @@ export class Outbox {
   readonly #parts: OutboxParts;
   readonly #held = new Map<string, HeldResult>();
   readonly #closing = new AbortController();
+  /** Tokens whose record is on disk, or on its way there. */
+  readonly #written = new Set<string>();
   readonly #busy = new Set<Promise<void>>();
   #failing = 0;
 
@@ -83,7 +90,7 @@ export class Outbox {
     for (const name of names) {
       const isRecord = name.endsWith('.json');
       if (isRecord) await outbox.#load(name);
-      else if (!names.has(name.replace(/\.body$/, '.json')))
+      else if (!name.endsWith('.unreadable') && !isBodyOf(name, names))
         await rm(join(parts.folder, name), { force: true }); // O1
     }
     return outbox;
@@ -119,7 +126,8 @@ export class Outbox {
 
   /** A1: only after the acknowledgement, or a revoke. */
   async forget(token: string): Promise<void> {
-    if (this.#held.delete(token)) await this.#counted(this.#remove(token));
+    const result = this.#held.get(token);
+    if (result && this.#held.delete(token)) await this.#counted(this.#remove(result));
   }
 
   /** Resolves when nothing is being written any more: the folder may have another owner then. */
@@ -139,22 +147,32 @@ export class Outbox {
     const { token } = result;
     const { clock, chance, log } = this.#parts;
     const { signal } = this.#closing;
-    for (let tries = 0; this.#held.get(token) === result && !signal.aborted; tries += 1) {
+    let waitMs = WRITE_AFTER_MS;
+    let isFailing = false;
+    let wasTried = false;
+    for (let tries = 0; ; tries += 1) {
+      await sleep(clock, waitMs, signal).catch(() => undefined);
+      if (this.#held.get(token) !== result) break;
+      wasTried = true;
       try {
+        this.#written.add(token);
         await this.#write(result);
         break;
       } catch (thrown) {
         log.error('a result cannot be kept on disk; it stays in memory and no new work is taken', {
           reason: asFailure(thrown).message,
         });
-        this.#failing += 1; // O2
-        const waitMs = backoffMs(BACKOFF, tries, chance, 'outbox write');
-        await sleep(clock, waitMs, signal).catch(() => undefined);
-        this.#failing -= 1;
+        if (!isFailing) this.#failing += 1; // O2
+        isFailing = true;
+        if (signal.aborted) break;
+        waitMs = backoffMs(BACKOFF, tries, chance, 'outbox write');
       }
     }
-    // Acknowledged while it was being written.
-    if (!this.#held.has(token)) await this.#remove(token);
+    if (isFailing) this.#failing -= 1;
+    if (this.#held.has(token) || !wasTried) return;
+    // Acknowledged while it was being written: the removal then may have come before the rename.
+    this.#written.add(token);
+    await this.#remove(result);
   }
 
   async #write({ token, durationMs, outcome }: HeldResult): Promise<void> {
@@ -180,16 +198,18 @@ export class Outbox {
     await writeDurably(this.#recordPath(token), text);
   }
 
-  async #remove(token: string): Promise<void> {
+  async #remove({ token, outcome }: HeldResult): Promise<void> {
     // The record first: a body alone is rubbish, a record alone would be a lie (O1).
-    await rm(this.#recordPath(token), { force: true });
-    await rm(this.bodyPath(token), { force: true });
+    if (this.#written.delete(token)) await rm(this.#recordPath(token), { force: true });
+    if (outcome.kind === 'response' && outcome.body.kind === 'file')
+      await rm(outcome.body.path, { force: true });
   }
 
   async #load(name: string): Promise<void> {
     const path = join(this.#parts.folder, name);
     try {
       const { token, durationMs, outcome } = record.parse(JSON.parse(await readFile(path, 'utf8')));
+      this.#written.add(token);
       if (outcome.kind === 'failed') {
         this.#held.set(token, { token, durationMs, outcome });
         return;
@@ -213,6 +233,10 @@ export class Outbox {
   #recordPath(token: string): string {
     return join(this.#parts.folder, `${nameOf(token)}.json`);
   }
+}
+
+function isBodyOf(name: string, names: ReadonlySet<string>): boolean {
+  return name.endsWith('.body') && names.has(name.replace(/\.body$/, '.json'));
 }
 
 /** A file name for any token: the text itself is the sender's choice. */

@@ -1,7 +1,7 @@
 // Queued attempts over real sockets: executed once, refused when there is no room, ended with the code of what happened,
 // and their results kept until acknowledged (A1).
 import { randomBytes } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { assignment, bench, bodyText, startOrder, until } from '../fakes/agent-bench.ts';
@@ -277,3 +277,49 @@ t.test('a stopping agent breaks off with NODE_DRAINING and says goodbye', async 
   t.equal((await b.fake.next('goodbye')).code, 'SHUTTING_DOWN');
   t.equal(b.driver.runners.size, 0);
 });
+
+t.test('a disk that refuses loses nothing, and stops new work (O2)', async (t) => {
+  await using b = await bench({ app: () => app, fake: { acks: false } });
+  const runnerId = await b.ready({ slots: 2 });
+  const folder = join(b.data, 'outbox');
+  await rm(folder, { recursive: true });
+  await writeFile(folder, 'in the way');
+  const assign = assignment(runnerId);
+  b.fake.send('assign', assign);
+  t.equal(bodyText(await b.fake.next('finished')), '{"a":1}', 'the result is told from memory');
+  await b.fake.next('started');
+  // Not acknowledged, so it is to be written, which fails.
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  b.fake.send('assign', assignment(runnerId));
+  t.match(await b.fake.next('refused'), { failure: { code: 'DISK_FULL' } });
+  await rm(folder);
+  await mkdir(folder);
+  await until(async () => (await readdir(folder)).length === 1, 'it is written in the end');
+  b.fake.send('ack', { token: assign.token });
+  await until(async () => (await readdir(folder)).length === 0, 'and forgotten');
+  b.fake.send('assign', assignment(runnerId));
+  await b.fake.next('finished');
+});
+
+t.test(
+  'what a crash left in the outbox: rubbish goes, what is unreadable is set aside',
+  async (t) => {
+    await using b = await bench({ app: () => app, fake: { acks: false } });
+    const assign = assignment(await b.ready(), { path: '/large' });
+    b.fake.send('assign', assign);
+    await b.fake.next('finished');
+    await b.agent.stop();
+    const folder = join(b.data, 'outbox');
+    const [body = '', record = ''] = (await readdir(folder)).sort();
+    t.match([body, record], [/^[0-9a-f]{64}\.body$/, /^[0-9a-f]{64}\.json$/]);
+    await writeFile(join(folder, `${'0'.repeat(64)}.body`), 'no record');
+    await writeFile(join(folder, `${'1'.repeat(64)}.json.new`), '{');
+    await writeFile(join(folder, `${'2'.repeat(64)}.json`), '{');
+    await b.again();
+    await b.fake.next('finished');
+    t.strictSame(
+      (await readdir(folder)).sort(),
+      [`${'2'.repeat(64)}.json.unreadable`, body, record].sort(),
+    );
+  },
+);
