@@ -1,8 +1,8 @@
 // Direct calls: any method and sub-path, streamed caller → agent → runner and back. No queue, no durability; the call
 // waits for a slot like everybody else and holds it until it is over.
 //
-// D1  The core hears `callEnded` exactly once for each call id that was granted a slot or may have been (S5): at the
-//     end of the try, when the caller goes away while it waits, or when asking failed with an unknown outcome.
+// D1  The core hears `callEnded` exactly once for each call id that was asked for (S5), whatever came of it: at the end
+//     of the try, when the caller goes away while it waits, when it was refused or asking failed.
 // D2  Another runner is asked only when the agent refused before it began and the body can be sent again: it is in
 //     memory, or nothing of it was sent yet. At most `limits.callTries` runners are asked.
 // D3  Every answer carries x-fal-request-id, also ours.
@@ -12,7 +12,6 @@ import { Failure, failures, type FailureCode } from '../../shared/failure.ts';
 import { newRequestId, type RequestId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Log } from '../../shared/log.ts';
-import type { Answers } from '../core/act.ts';
 import type { CallId } from '../core/event.ts';
 import { startTimeoutMs } from './call-headers.ts';
 import { parseEndpoint, type Endpoint } from './endpoint-id.ts';
@@ -128,31 +127,28 @@ export class DirectCalls {
   ): Promise<{ callId: CallId; grant: CallGrant }> {
     const { port } = this.#parts;
     const callId = port.newCallId();
-    let waiting = true;
-    const onClose = (): void => {
-      if (!waiting) return;
-      waiting = false;
-      port.callEnded(callId);
+    let ended = false;
+    const end = (): void => {
+      if (!ended) port.callEnded(callId);
+      ended = true;
     };
-    x.res.on('close', onClose);
     if (x.res.destroyed) throw gone();
-    let answer: Answers['call'];
+    x.res.on('close', end);
     try {
-      answer = await port.ask('call', {
+      const answer = await port.ask('call', {
         callId,
         app,
         ...(timeoutMs === undefined ? {} : { startTimeoutMs: timeoutMs }),
       });
+      if (ended) throw gone();
+      if ('refused' in answer) throw refusal(answer.refused, answer.message, app);
+      return { callId, grant: answer };
     } catch (thrown) {
-      onClose();
+      end();
       throw thrown;
     } finally {
-      x.res.off('close', onClose);
+      x.res.off('close', end);
     }
-    if (!waiting) throw gone();
-    waiting = false;
-    if ('refused' in answer) throw refusal(answer.refused, answer.message, app);
-    return { callId, grant: answer };
   }
 
   async #bodyOf(x: Exchange): Promise<CallBody> {

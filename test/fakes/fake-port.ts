@@ -205,7 +205,7 @@ export class FakePort implements CoordinatorPort {
   }
 
   async #submit(of: Command<'submit'>): Promise<Answers['submit']> {
-    const { app, maxQueueLength, input, ...rest } = of;
+    const { app, maxQueueLength, input, ...kept } = of;
     if (!this.apps.has(app)) return { refused: 'NOT_FOUND', message: 'no such app' };
     const queued = [...this.records.values()].filter((each) => each.state.kind === 'ready').length;
     if (maxQueueLength !== undefined && queued > maxQueueLength)
@@ -213,10 +213,9 @@ export class FakePort implements CoordinatorPort {
     const id = newRequestId(now(), partitionOfApp(app), systemChance);
     const bytes = input.kind === 'inline' ? input.bytes : await this.#payload(input.digest);
     this.#sequence += 1;
-    const rest2 = { ...rest };
     this.inputs.set(id, bytes);
     this.records.set(id, {
-      ...rest2,
+      ...kept,
       id,
       app,
       revision: this.revision,
@@ -247,7 +246,8 @@ export class FakePort implements CoordinatorPort {
     return 'requested';
   }
 
-  async #call({ callId, startTimeoutMs }: Command<'call'>): Promise<CallAnswer> {
+  async #call({ callId, app, startTimeoutMs }: Command<'call'>): Promise<CallAnswer> {
+    if (!this.apps.has(app)) return { refused: 'NOT_FOUND', message: 'no such app' };
     const address = this.addresses.shift();
     if (address !== undefined) return this.#grant(callId, address);
     return new Promise((resolve) => {
