@@ -100,6 +100,7 @@ class ApiServer implements Api {
   /** Connections of callers; a socket that became an agent link is not ours any more. */
   readonly #sockets = new Set<Duplex>();
   #closing = false;
+  #onSocketEnd = (): void => undefined;
 
   constructor(parts: ApiParts, services: Services) {
     this.#parts = parts;
@@ -121,7 +122,10 @@ class ApiServer implements Api {
     this.#server.on('upgrade', (req, socket, head) => this.#onUpgrade(req, socket, head));
     this.#server.on('connection', (socket) => {
       this.#sockets.add(socket);
-      socket.on('close', () => this.#sockets.delete(socket));
+      socket.on('close', () => {
+        this.#sockets.delete(socket);
+        this.#onSocketEnd();
+      });
     });
   }
 
@@ -148,11 +152,19 @@ class ApiServer implements Api {
     const until = clock.elapsed() + graceMs;
     while (this.#sockets.size > 0 && clock.elapsed() < until) {
       this.#server.closeIdleConnections();
-      await sleep(clock, 20);
+      // Timers do not keep the process alive, sockets do: the end of the last one must wake us by itself, or the
+      // process would end here with the store still open.
+      await Promise.race([this.#nextSocketEnd(), sleep(clock, 50)]);
     }
     for (const socket of this.#sockets) socket.destroy();
     await this.#services.direct.close();
     await this.#services.platform.close();
+  }
+
+  #nextSocketEnd(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onSocketEnd = resolve;
+    });
   }
 
   #onRequest(req: IncomingMessage, res: ServerResponse): void {
