@@ -3,7 +3,8 @@
 //   - global PAX headers are ignored, as Go's archive/tar (docker, containerd) does;
 //   - PAX records are parsed strictly; `mtime`, `uid`, `gid` are left to tar-entry.ts;
 //   - nothing may follow the end-of-archive blocks: others would not see it;
-//   - a directory with a size has no body, and an archive that ends inside an entry is an error, not a silence.
+//   - a directory with a size has no body, and an archive that ends inside an entry is an error, not a silence;
+//   - only the padding behind the last body may be missing: umoci leaves it out, and Go's archive/tar does not mind.
 import assert from 'node:assert/strict';
 import { extract, type Extract, type Header } from 'tar-stream';
 import { Failure } from '../../shared/failure.ts';
@@ -49,7 +50,7 @@ export async function readTar(
   options: TarReaderOptions,
 ): Promise<void> {
   const reader = extract(OPTIONS);
-  const frame = { headerAt: 0, longBytes: 0, entries: 0 };
+  const frame: Frame = { headerAt: 0, bodyEnd: 0, longBytes: 0, entries: 0 };
   keepPaxBytes(reader, options.maxPaxBytes ?? limits.layerPaxBytes, (sizeBytes) => {
     frame.longBytes += BLOCK + blocks(sizeBytes);
   });
@@ -84,9 +85,13 @@ export async function readTar(
       fail(error);
     }
   });
+  let total = 0;
   for await (const bytes of source) {
+    total += bytes.byteLength;
     if (!reader.write(bytes)) await Promise.race([drained(reader), ended]);
   }
+  if (total >= frame.bodyEnd && total < frame.headerAt)
+    reader.write(Buffer.alloc(frame.headerAt - total));
   reader.end(undefined);
   await ended;
 }
@@ -103,17 +108,24 @@ function drained(reader: Extract): Promise<void> {
   return new Promise((resolve) => reader.once('drain', resolve));
 }
 
+/** Where the reader stands. */
+interface Frame {
+  /** Where the next header must begin, and where the last body ends before its padding. */
+  headerAt: number;
+  bodyEnd: number;
+  longBytes: number;
+  entries: number;
+}
+
 /** Counts entries, and refuses what stands behind end-of-archive blocks. */
-function checkFrame(
-  frame: { headerAt: number; longBytes: number; entries: number },
-  raw: RawHeaders,
-  maxEntries: number,
-): void {
+function checkFrame(frame: Frame, raw: RawHeaders, maxEntries: number): void {
   frame.entries += 1;
   if (frame.entries > maxEntries) throw invalid(`more than ${maxEntries} entries`);
   if (raw.byteOffset - BLOCK > frame.headerAt + frame.longBytes)
     throw invalid('entries follow the end of the archive');
-  frame.headerAt = raw.byteOffset + (raw.type === 'directory' ? 0 : blocks(raw.size));
+  const bodyBytes = raw.type === 'directory' ? 0 : raw.size;
+  frame.bodyEnd = raw.byteOffset + bodyBytes;
+  frame.headerAt = raw.byteOffset + blocks(bodyBytes);
   frame.longBytes = 0;
 }
 

@@ -60,7 +60,10 @@ function startingReason(runner: Runner, wall: (elapsed: number) => number): Wait
   if (phase.state === 'SETUP')
     return { code: 'setup', text: `a runner sets up${progressText(phase.progress)}` };
   if (phase.state === 'DOCKER_PULL')
-    return { code: 'pulling', text: `a runner pulls its image${progressText(phase.progress)}` };
+    return {
+      code: 'pulling',
+      text: `a runner fetches what it needs${progressText(phase.progress)}`,
+    };
   return { code: 'placing', text: 'a node was asked to start a runner' };
 }
 

@@ -1,5 +1,6 @@
 // Direct calls: they wait in memory for a slot and hold it as a lease; no durability, no retry (mission: Requests and
 // Retries). A call whose caller went away gives up its place.
+import assert from 'node:assert/strict';
 import type { EventOf, CallId } from '../core/event.ts';
 import type { Turn } from '../core/turn.ts';
 import { limits } from '../../shared/limits.ts';
@@ -38,7 +39,10 @@ export function grantCall(turn: Turn, runner: Runner, waiting: WaitingCall): voi
   const address = directAddress(turn, runner);
   turn.state.waitingCalls.delete(callId);
   turn.state.agenda.set(`call:${callId}`, undefined);
-  if (!nodeId || link?.kind !== 'linked' || address === undefined) return;
+  assert(
+    nodeId && link?.kind === 'linked' && address !== undefined,
+    'only open runners are chosen',
+  );
   takeSlot(turn, runner, callId);
   turn.state.calls.set(callId, { app: runner.app, runnerId: runner.id });
   turn.act({
@@ -62,7 +66,12 @@ export function callEnded(turn: Turn, event: EventOf<'callEnded'>): void {
     if (runner && event.refusedByAgent) runner.shyUntil = turn.elapsed + SHY_MS;
     return releaseCall(turn, event.callId);
   }
-  dropWaiting(turn, event.callId);
+  const waiting = dropWaiting(turn, event.callId);
+  if (waiting)
+    turn.reply('call', waiting.replyTo, {
+      refused: 'CLIENT_DISCONNECTED',
+      message: 'the caller went away while it waited',
+    });
 }
 
 /** The start timeout of a waiting call ran out. */
