@@ -286,6 +286,21 @@ async function unpacked(
   return { at: (name) => join(root, name), record: await readLayerRecord(root) };
 }
 
+t.test('the last file may lack its padding and the end of the archive', async (t) => {
+  // So writes `umoci insert`, and Go's archive/tar reads it.
+  const first = tarPart(file('first'));
+  const last = tarPart(file('last', { body: 'b'.repeat(700) }));
+  for (const kept of [512 + 700, 512 + 700 + 100, last.length]) {
+    const bytes = Buffer.concat([first, last.subarray(0, kept)]);
+    const { store, diffId, failure } = await unpack(bytes);
+    t.equal(failure?.message, undefined, `${kept} bytes of the last part`);
+    t.equal(await readFile(join(store.path(diffId), 'first'), 'utf8'), 'evil');
+    t.equal(await readFile(join(store.path(diffId), 'last'), 'utf8'), 'b'.repeat(700));
+  }
+  const cut = Buffer.concat([first, last.subarray(0, 512 + 699)]);
+  t.equal((await unpack(cut)).failure?.code, 'LAYER_INVALID', 'a byte of the body is missing');
+});
+
 t.test('odd but legal', async (t) => {
   const { at } = await unpacked(
     t,
