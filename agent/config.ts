@@ -4,35 +4,7 @@ import { z } from 'zod';
 import { parseSize } from '../shared/app-spec.ts';
 import { loadConfig, type ConfigOf, type ConfigTable } from '../shared/config.ts';
 import { Failure } from '../shared/failure.ts';
-
-/** Where to listen, or to be dialled. */
-export interface HostPort {
-  host: string;
-  port: number;
-}
-
-/** `host:port` or `[v6]:port`; undefined when it is neither. */
-export function parseHostPort(text: string): HostPort | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s/]+)):([0-9]{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  return host !== undefined && port <= 65_535 ? { host, port } : undefined;
-}
-
-export function formatHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
-}
-
-const hostPort = z.string().transform((text, context) => {
-  const parsed = parseHostPort(text);
-  if (parsed) return parsed;
-  context.addIssue({ code: 'custom', message: 'expected host:port' });
-  return z.NEVER;
-});
+import { formatHostPort, hostPort, isLoopbackHost } from '../shared/host-port.ts';
 
 const coordinatorUrl = z.string().transform((text, context) => {
   const url = URL.parse(text);
@@ -133,7 +105,7 @@ export async function loadAgentConfig(sources: {
   flags: Readonly<Record<string, unknown>>;
 }): Promise<AgentConfig> {
   const config = await loadConfig({ table: agentTable, ...sources });
-  if (!isLoopback(config.listen.host) && config.token === undefined)
+  if (!isLoopbackHost(config.listen.host) && config.token === undefined)
     throw new Failure(
       'CONFIG_INVALID',
       `listen: ${formatHostPort(config.listen)} is beyond loopback, so a token is required; set --token`,

@@ -12,7 +12,8 @@ import { asFailure } from '../shared/failure.ts';
 import type { NodeId } from '../shared/ids.ts';
 import { limits } from '../shared/limits.ts';
 import type { Log } from '../shared/log.ts';
-import { formatHostPort, isLoopback, type AgentConfig, type HostPort } from './config.ts';
+import { formatHostPort, isLoopbackHost, type HostPort } from '../shared/host-port.ts';
+import type { AgentConfig } from './config.ts';
 import { lockFolder } from './core/folder-lock.ts';
 import { openIdentity } from './core/identity.ts';
 import { openWork, type Work } from './core/open-work.ts';
@@ -176,7 +177,8 @@ function advertised(config: AgentConfig, address: HostPort, log: Log): HostPort 
   if (config.advertise) return config.advertise;
   const coordinatorHost = new URL(config.coordinator).hostname.replace(/^\[|\]$/g, '');
   const isAnywhere = address.host === '0.0.0.0' || address.host === '::';
-  if (!isAnywhere && (isLoopback(coordinatorHost) || !isLoopback(address.host))) return address;
+  if (!isAnywhere && (isLoopbackHost(coordinatorHost) || !isLoopbackHost(address.host)))
+    return address;
   log.warn('the coordinator cannot dial this agent: it takes queued work only; set --advertise');
   return undefined;
 }

@@ -4,15 +4,8 @@
 import { z } from 'zod';
 import { describeConfig, loadConfig, type ConfigOf, type ConfigTable } from '../shared/config.ts';
 import { Failure } from '../shared/failure.ts';
-import { hostNameOf, isLoopbackName } from './api/access.ts';
+import { hostPort, isLoopbackHost } from '../shared/host-port.ts';
 
-const hostPort = z
-  .string()
-  .regex(/^(?:\[[0-9a-fA-F:.]+\]|[^:\s[\]]+):\d{1,5}$/, 'expected host:port')
-  .refine(
-    (text) => Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535,
-    'expected a port up to 65535',
-  );
 const milliseconds = (fallback: number) =>
   z.coerce.number().int().min(50).max(600_000).default(fallback);
 const names = z.array(z.string().min(1).max(256)).max(256);
@@ -25,7 +18,7 @@ const origin = z.string().regex(/^https?:\/\/[^/\s]+$/, 'expected scheme://host[
 
 export const coordinatorTable = {
   listen: {
-    schema: hostPort.default('127.0.0.1:8800'),
+    schema: hostPort.prefault('127.0.0.1:8800'),
     doc: 'Address and port to serve on.',
   },
   data: {
@@ -83,8 +76,8 @@ export async function loadCoordinatorConfig(sources: {
   flags: Readonly<Record<string, unknown>>;
 }): Promise<CoordinatorConfig> {
   const config = await loadConfig({ table: coordinatorTable, ...sources });
-  const { host } = listenAddress(config);
-  if (config.token === undefined && !isLoopbackName(host))
+  const { host } = config.listen;
+  if (config.token === undefined && !isLoopbackHost(host))
     throw new Failure(
       'CONFIG_INVALID',
       `listen: ${host} can be reached from beyond this machine; set a token, or listen on 127.0.0.1`,
@@ -99,14 +92,6 @@ export async function loadCoordinatorConfig(sources: {
       },
     );
   return config;
-}
-
-export function listenAddress(config: Pick<CoordinatorConfig, 'listen'>): {
-  host: string;
-  port: number;
-} {
-  const cut = config.listen.lastIndexOf(':');
-  return { host: hostNameOf(config.listen), port: Number(config.listen.slice(cut + 1)) };
 }
 
 /** The settings in force, the token redacted. */

@@ -10,7 +10,8 @@ import type { Log } from '../shared/log.ts';
 import { resolveImage } from '../shared/registry/resolve-image.ts';
 import { openMetrics } from './api/metrics.ts';
 import { openApi } from './api/server.ts';
-import { listenAddress, type CoordinatorConfig } from './config.ts';
+import { formatHostPort } from '../shared/host-port.ts';
+import type { CoordinatorConfig } from './config.ts';
 import { Core } from './core/core.ts';
 import { openLinkServer } from './link/link-server.ts';
 import { openPayloadStore } from './payload/payload-store.ts';
@@ -89,9 +90,9 @@ export async function startCoordinator(
     resolveImage: async (ref, signal) => (await resolveImage(ref, { clock, signal })).digest,
     version: VERSION,
   });
-  const { host, port: wished } = listenAddress(config);
+  const { host, port: wished } = config.listen;
   const address = await api.listen(host, wished);
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
+  const url = `http://${formatHostPort({ host, port: address.port })}`;
   log.event('coordinator.ready', { url, epoch: coreOf(shell).state.epoch, version: VERSION });
 
   const rest = undo.move();

@@ -3,7 +3,7 @@
 // Answers are not interpreted here: whoever asks maps the status.
 import { Agent, request, type Dispatcher } from 'undici';
 import { Failure, type FailureCode } from './failure.ts';
-import { isLoopbackHost } from './image-ref.ts';
+import { isLoopbackHost } from './host-port.ts';
 import { limits } from './limits.ts';
 
 export interface GetOptions {

@@ -1,6 +1,7 @@
 // Image references: `[host[:port]/]name[:tag][@sha256:…]`, as docker and the OCI distribution spec read them. The
 // defaults are docker's (docker.io, library/, latest). Pure; what cannot be read is refused with the problem named.
 import { isDigest, type Digest } from './digest.ts';
+import { isLoopbackHost } from './host-port.ts';
 import { Failure } from './failure.ts';
 
 export interface ImageRef {
@@ -79,13 +80,6 @@ export function registryBase(registry: string): URL {
   const host = registry === 'docker.io' ? 'registry-1.docker.io' : registry;
   const secure = new URL(`https://${host}/`);
   return isLoopbackHost(secure.hostname) ? new URL(`http://${host}/`) : secure;
-}
-
-/** True for `localhost`, 127.0.0.0/8 and ::1, as a URL's `hostname` has them. */
-export function isLoopbackHost(hostname: string): boolean {
-  const host = hostname.toLowerCase();
-  if (host === 'localhost' || host.endsWith('.localhost') || host === '[::1]') return true;
-  return /^127(?:\.[0-9]{1,3}){3}$/.test(host);
 }
 
 function cutTag(text: string): { named: string; tag?: string } {

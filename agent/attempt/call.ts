@@ -10,7 +10,7 @@ import { Hashing } from '../../shared/digest.ts';
 import { asFailure, Failure, systemCode } from '../../shared/failure.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Headers } from '../../shared/protocol.ts';
-import { isDiskFull } from '../content/durable-folder.ts';
+import { isDiskFull } from '../../shared/durable-folder.ts';
 import { passedOn } from '../http/hop-headers.ts';
 import type { HeldBody, HeldOutcome } from './outbox.ts';
 

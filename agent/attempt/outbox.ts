@@ -14,7 +14,7 @@ import { digestOf, isDigest, type Digest } from '../../shared/digest.ts';
 import { asFailure, isFailureCode, type FailureCode } from '../../shared/failure.ts';
 import type { Log } from '../../shared/log.ts';
 import type { Headers } from '../../shared/protocol.ts';
-import { writeDurably } from '../core/durable-file.ts';
+import { writeDurably } from '../../shared/durable-file.ts';
 
 export type HeldBody =
   | { kind: 'inline'; bytes: Uint8Array<ArrayBuffer> }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Chance } from '../../shared/chance.ts';
 import { digestOf, hexOf, isDigest, type Digest } from '../../shared/digest.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
-import { diskFailure, syncFolder } from './durable-folder.ts';
+import { diskFailure, syncFolder } from '../../shared/durable-folder.ts';
 
 export class Aliases {
   readonly #folder: string;

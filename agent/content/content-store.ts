@@ -13,7 +13,7 @@ import { Hashing, digestOf, hexOf, isDigest, type Digest } from '../../shared/di
 import { Failure } from '../../shared/failure.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
-import { removeTree, syncFolder } from './durable-folder.ts';
+import { removeTree, syncFolder } from '../../shared/durable-folder.ts';
 import { Ingest } from './ingest.ts';
 import { Pins, type Pin } from './pins.ts';
 

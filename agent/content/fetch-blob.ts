@@ -11,7 +11,7 @@ import { Failure, asFailure } from '../../shared/failure.ts';
 import { limits } from '../../shared/limits.ts';
 import { CacheStats, type BlobSource } from './cache-stats.ts';
 import type { ContentStore } from './content-store.ts';
-import { isDiskFull } from './durable-folder.ts';
+import { isDiskFull } from '../../shared/durable-folder.ts';
 import { Flights } from './flights.ts';
 import type { Ingest } from './ingest.ts';
 import type { Origin } from './origin.ts';

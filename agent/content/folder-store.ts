@@ -13,7 +13,7 @@ import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import { UnpackThreads } from '../image/unpack-thread.ts';
 import type { ContentStore } from './content-store.ts';
-import { diskFailure, removeTree, syncFolder, syncTree } from './durable-folder.ts';
+import { diskFailure, removeTree, syncFolder, syncTree } from '../../shared/durable-folder.ts';
 import type { BlobFetcher, BlobProgress } from './fetch-blob.ts';
 import { Flights } from './flights.ts';
 import type { Origin } from './origin.ts';

@@ -4,7 +4,7 @@ import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Hashing, type Digest } from '../../shared/digest.ts';
 import { Failure } from '../../shared/failure.ts';
-import { diskFailure, freeBytes, removeTree, syncFolder } from './durable-folder.ts';
+import { diskFailure, freeBytes, removeTree, syncFolder } from '../../shared/durable-folder.ts';
 
 export interface IngestOptions {
   /** Held against at commit; absent where the origin knows none. */

@@ -7,7 +7,7 @@ import type { Chance } from '../../shared/chance.ts';
 import type { Clock } from '../../shared/clock.ts';
 import { Failure, systemCode } from '../../shared/failure.ts';
 import { isShortId, newNodeId, type NodeId } from '../../shared/ids.ts';
-import { writeDurably } from './durable-file.ts';
+import { writeDurably } from '../../shared/durable-file.ts';
 
 export interface Identity {
   nodeId: NodeId;

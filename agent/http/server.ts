@@ -10,7 +10,7 @@ import { Failure, systemCode } from '../../shared/failure.ts';
 import { isShortId, type RunnerId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Log } from '../../shared/log.ts';
-import { formatHostPort, type HostPort } from '../config.ts';
+import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
 import { answer, directCall, type DirectParts } from './direct-call.ts';
 
 export interface AgentHttpParts {

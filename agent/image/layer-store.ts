@@ -23,7 +23,7 @@ import { hexOf, isDigest, type Digest } from '../../shared/digest.ts';
 import { Failure } from '../../shared/failure.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
-import { diskFailure, removeTree, syncFolder, syncTree } from '../content/durable-folder.ts';
+import { diskFailure, removeTree, syncFolder, syncTree } from '../../shared/durable-folder.ts';
 import { Flights } from '../content/flights.ts';
 import { Gate } from '../content/gate.ts';
 import { Pins, type Pin } from '../content/pins.ts';

@@ -8,7 +8,7 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../../shared/failure.ts';
-import { removeTree } from '../content/durable-folder.ts';
+import { removeTree } from '../../shared/durable-folder.ts';
 import type { Host } from '../host/host.ts';
 import { makeImpliedFolders } from './implied-folders.ts';
 import { readLayerRecord } from './layer-store.ts';

@@ -9,7 +9,7 @@ import { parseImageRef, pinImageRef } from '../../shared/image-ref.ts';
 import type { Log } from '../../shared/log.ts';
 import type { Body } from '../../shared/protocol.ts';
 import type { Pin } from '../content/pins.ts';
-import { writeDurably } from '../core/durable-file.ts';
+import { writeDurably } from '../../shared/durable-file.ts';
 import type { ImagePuller, PulledImage } from '../image/image-puller.ts';
 import type { FetchedWeights, WeightsProgress } from '../weights/fetch-weights.ts';
 import type { FileMount, RunnerSource } from './driver.ts';

@@ -4,7 +4,8 @@ import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
-import { isLoopback, loadAgentConfig, parseHostPort } from '../../agent/config.ts';
+import { loadAgentConfig } from '../../agent/config.ts';
+import { isLoopbackHost, parseHostPort } from '../../shared/host-port.ts';
 import { loadCoordinatorConfig } from '../../coordinator/config.ts';
 import { openLog, type Log } from '../../shared/log.ts';
 import { CommandFailure } from '../command-failure.ts';
@@ -43,7 +44,7 @@ export function fillDev(command: Command, shell: Shell): void {
 async function dev(shell: Shell, options: DevOptions): Promise<void> {
   const listen = parseHostPort(options.listen);
   if (!listen) throw new CommandFailure('usage', `--listen: ${options.listen} is not host:port`);
-  if (!isLoopback(listen.host))
+  if (!isLoopbackHost(listen.host))
     throw new CommandFailure('usage', `--listen: ${options.listen} is beyond loopback`, {
       next: 'dev has no authentication. Use `runmesh coordinator` and `runmesh agent` with a token.',
     });

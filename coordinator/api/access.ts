@@ -7,9 +7,8 @@
 //
 // CORS headers go to allowed origins only.
 import type { IncomingMessage } from 'node:http';
-import { isIP } from 'node:net';
-import ipaddr from 'ipaddr.js';
 import { Failure } from '../../shared/failure.ts';
+import { isLoopbackHost } from '../../shared/host-port.ts';
 import { sameText } from '../../shared/token.ts';
 import { headerOf } from './exchange.ts';
 
@@ -36,12 +35,6 @@ export function hostNameOf(authority: string): string {
   return (bracket?.[1] ?? authority.replace(/:\d*$/, '')).toLowerCase();
 }
 
-export function isLoopbackName(name: string): boolean {
-  // By far the most frequent first: this is asked for every call.
-  if (name === '127.0.0.1' || name === 'localhost' || name.endsWith('.localhost')) return true;
-  return isIP(name) !== 0 && ipaddr.process(name).range() === 'loopback';
-}
-
 /** @throws Failure FORBIDDEN naming the header: development mode was reached by a name or a page that is not ours */
 export function checkPlace(rules: AccessRules, req: IncomingMessage): void {
   const origin = headerOf(req, 'origin');
@@ -50,7 +43,7 @@ export function checkPlace(rules: AccessRules, req: IncomingMessage): void {
   if (rules.token !== undefined) return;
   const host = hostNameOf(headerOf(req, 'host') ?? 'localhost');
   const known =
-    isLoopbackName(host) || Object.hasOwn(FAL_HOSTS, host) || rules.allowedHosts.includes(host);
+    isLoopbackHost(host) || Object.hasOwn(FAL_HOSTS, host) || rules.allowedHosts.includes(host);
   if (!known)
     throw new Failure(
       'FORBIDDEN',
@@ -73,7 +66,7 @@ function isAllowedOrigin(rules: AccessRules, origin: string): boolean {
   if (rules.allowedOrigins.includes(origin)) return true;
   const authority = /^https?:\/\/([^/]+)$/.exec(origin)?.[1];
   return (
-    rules.token === undefined && authority !== undefined && isLoopbackName(hostNameOf(authority))
+    rules.token === undefined && authority !== undefined && isLoopbackHost(hostNameOf(authority))
   );
 }
 

@@ -10,6 +10,7 @@ import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises
 import { join } from 'node:path';
 import type { Chance } from '../../shared/chance.ts';
 import { Hashing, hexOf, type Digest } from '../../shared/digest.ts';
+import { diskFailure, syncFolder } from '../../shared/durable-folder.ts';
 import { Failure, asFailure, systemCode } from '../../shared/failure.ts';
 import { hexOfBytes } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
@@ -80,7 +81,7 @@ class FilePayloadStore implements PayloadStore {
       return stored;
     } catch (thrown) {
       await rm(path, { force: true });
-      throw diskFailure(thrown);
+      throw diskFailure(thrown, 'a body');
     } finally {
       this.#writing -= 1;
     }
@@ -154,22 +155,4 @@ async function* chunksOf(path: string): AsyncGenerator<Uint8Array> {
   } finally {
     await file.close();
   }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, constants.O_RDONLY);
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
-}
-
-/** A full disk or quota as the code that tells the caller so; the rest as it came. */
-function diskFailure(thrown: unknown): unknown {
-  if (thrown instanceof Failure) return thrown;
-  const code = systemCode(thrown);
-  if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new Failure('DISK_FULL', 'no room for the body', { cause: thrown });
-  return thrown;
 }

@@ -5,7 +5,7 @@ import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
 import { Failure } from '../failure.ts';
 import { discard, httpGet, readBody } from '../http-get.ts';
-import { isLoopbackHost } from '../image-ref.ts';
+import { isLoopbackHost } from '../host-port.ts';
 import { limits } from '../limits.ts';
 import type { Challenge } from './challenge.ts';
 

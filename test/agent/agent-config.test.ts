@@ -3,7 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { agentTable, loadAgentConfig, parseHostPort } from '../../agent/config.ts';
+import { agentTable, loadAgentConfig } from '../../agent/config.ts';
+import { parseHostPort } from '../../shared/host-port.ts';
 import { describeConfig } from '../../shared/config.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'runmesh-config-'));

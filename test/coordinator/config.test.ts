@@ -3,11 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  describeCoordinatorConfig,
-  listenAddress,
-  loadCoordinatorConfig,
-} from '../../coordinator/config.ts';
+import { formatHostPort } from '../../shared/host-port.ts';
+import { describeCoordinatorConfig, loadCoordinatorConfig } from '../../coordinator/config.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'runmesh-config-'));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -16,11 +13,19 @@ const load = (flags: Record<string, unknown>, env: Record<string, string> = {}, 
   loadCoordinatorConfig({ flags, env, file });
 
 t.test('defaults, and file < environment < flag', async (t) => {
-  t.match(await load({}), { listen: '127.0.0.1:8800', heartbeatMs: 2000, drainSeconds: 30 });
+  t.match(await load({}), {
+    listen: { host: '127.0.0.1', port: 8800 },
+    heartbeatMs: 2000,
+    drainSeconds: 30,
+  });
   const file = join(folder, 'c.yaml');
   await writeFile(file, 'listen: 127.0.0.1:1\nlost_ms: 9000\nallowed_hosts: [Box.Local]\n');
   const config = await load({ lostMs: '8000' }, { RUNMESH_LISTEN: '127.0.0.1:2' }, file);
-  t.match(config, { listen: '127.0.0.1:2', lostMs: 8000, allowedHosts: ['box.local'] });
+  t.match(config, {
+    listen: { host: '127.0.0.1', port: 2 },
+    lostMs: 8000,
+    allowedHosts: ['box.local'],
+  });
   t.match(await load({}, { RUNMESH_ALLOWED_ORIGINS: 'http://a, http://b' }), {
     allowedOrigins: ['http://a', 'http://b'],
   });
@@ -31,11 +36,11 @@ t.test('defaults, and file < environment < flag', async (t) => {
 t.test('a token is needed beyond loopback (K1)', async (t) => {
   for (const listen of ['0.0.0.0:8800', '[::]:8800', '10.0.0.1:8800', 'box.example:8800']) {
     await t.rejects(load({ listen }), { code: 'CONFIG_INVALID', message: /token/ }, listen);
-    t.match(await load({ listen, token: TOKEN }), { listen });
+    t.equal(formatHostPort((await load({ listen, token: TOKEN })).listen), listen);
   }
   for (const listen of ['127.0.0.1:0', '127.9.9.9:1', 'localhost:1', '[::1]:1'])
-    t.match(await load({ listen }), { listen });
-  t.same(listenAddress({ listen: '[::1]:8800' }), { host: '::1', port: 8800 });
+    t.equal(formatHostPort((await load({ listen })).listen), listen);
+  t.match((await load({ listen: '[::1]:8800' })).listen, { host: '::1', port: 8800 });
 });
 
 t.test('what is wrong is named', async (t) => {

@@ -2,7 +2,7 @@
 // renamed, and the folder synced, in this order.
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { syncFolder } from '../content/durable-folder.ts';
+import { syncFolder } from './durable-folder.ts';
 
 export async function writeDurably(path: string, bytes: Uint8Array | string): Promise<void> {
   const aside = `${path}.new`;

@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { open, readdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Failure, systemCode } from '../../shared/failure.ts';
+import { Failure, systemCode } from './failure.ts';
 
 /** Makes a folder's entries durable. */
 export async function syncFolder(folder: string): Promise<void> {
