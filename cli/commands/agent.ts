@@ -4,6 +4,7 @@ import { agentTable, loadAgentConfig } from '../../agent/config.ts';
 import { describeConfig } from '../../shared/config.ts';
 import { openLog } from '../../shared/log.ts';
 import { addConfigFlags, flagsOf } from '../config-flags.ts';
+import { toolsPathOf } from '../fetched-tools.ts';
 import { serveUntilStopped } from '../server-command.ts';
 import type { Shell } from '../shell.ts';
 
@@ -25,7 +26,7 @@ export function fillAgent(command: Command, shell: Shell): void {
     .action(async (options: Record<string, unknown>) => {
       const config = await loadAgentConfig({
         file: options['config'] as string | undefined,
-        env: shell.env,
+        env: { RUNMESH_TOOLS_PATH: toolsPathOf(shell.env), ...shell.env },
         flags: flagsOf(agentTable, options),
       });
       if (options['printConfig'])

@@ -1,14 +1,13 @@
 // `runmesh dev`: a coordinator and one agent in one process, to try it and to develop apps. No authentication, so
 // loopback only; everything it keeps is in one folder that can be deleted.
-import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { loadAgentConfig } from '../../agent/config.ts';
 import { isLoopbackHost, parseHostPort } from '../../shared/host-port.ts';
 import { loadCoordinatorConfig } from '../../coordinator/config.ts';
 import { openLog, type Log } from '../../shared/log.ts';
 import { CommandFailure } from '../command-failure.ts';
+import { toolsPathOf } from '../fetched-tools.ts';
 import { openHumanLog } from '../human-log.ts';
 import { DEFAULT_URL } from '../http.ts';
 import { serveUntilStopped, type Serving } from '../server-command.ts';
@@ -88,16 +87,10 @@ async function startDevAgent(shell: Shell, url: string, data: string, log: Log):
       listen: '127.0.0.1:0',
       data,
       allowPrivate: ['127.0.0.0/8', '::1/128'],
-      toolsPath: shell.env['RUNMESH_TOOLS_PATH'] ?? fetchedTools(),
+      toolsPath: toolsPathOf(shell.env),
     },
   });
   return startAgent(config, { clock: shell.clock, chance: shell.chance, log });
-}
-
-/** Where `npm run tools` puts runc and conmon in a checkout. */
-function fetchedTools(): string | undefined {
-  const folder = fileURLToPath(new URL('../../.tools/bin', import.meta.url));
-  return existsSync(folder) ? folder : undefined;
 }
 
 function welcome(shell: Shell, url: string, data: string): string {

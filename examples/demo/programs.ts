@@ -2,7 +2,7 @@
 // and the system tests use it; an operator would use systemd.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createServer } from 'node:net';
-import { createWriteStream, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -33,18 +33,24 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
   const { name, args, folder, env, stopWithinMs = 20_000 } = options;
   await mkdir(folder, { recursive: true });
   const log = join(folder, `${name}.log`);
-  const output = createWriteStream(log, { flags: 'a' });
+  // It writes by itself: through us it would lose its log, and perhaps its life, when we end first.
+  const output = openSync(log, 'a');
   // Its own process group: a Ctrl-C at the terminal reaches only us, and we end it in order.
   const child = spawn(process.execPath, [CLI, ...args], {
     env,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', output, output],
     detached: true,
   });
-  child.stdout.pipe(output, { end: false });
-  child.stderr.pipe(output, { end: false });
-  const ended = new Promise<void>((resolve) =>
-    child.once('close', () => output.end(() => resolve())),
-  );
+  closeSync(output);
+  const forgotten = (): void => void child.kill('SIGTERM');
+  process.once('exit', forgotten);
+  const ended = new Promise<void>((resolve) => {
+    const gone = (): void => {
+      process.off('exit', forgotten);
+      resolve();
+    };
+    child.once('exit', gone).once('error', gone);
+  });
   const stop = async (signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return ended;
     child.kill(signal);
@@ -62,6 +68,8 @@ export interface Mesh {
   readonly agents: Program[];
   /** Starts the coordinator again on the same data and port, e.g. after it was killed. */
   restartCoordinator(): Promise<void>;
+  /** Starts an agent again on the same data; resolves when the coordinator counts it as ready. */
+  restartAgent(name: string): Promise<void>;
   /** Runs `runmesh ARGS` against this mesh and gives its output; throws with it when the exit code is not 0. */
   cli(...args: string[]): Promise<string>;
   stop(): Promise<void>;
@@ -93,6 +101,19 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   await writeFile(settings, 'drain_seconds: 1\n');
   coordinatorArgs.push('--config', settings);
   const agents: Program[] = [];
+  const startAgent = (name: string): Promise<Program> => {
+    const links = ['--coordinator', `ws://127.0.0.1:${port}`, '--listen', '127.0.0.1:0'];
+    const own = ['--data', join(folder, name), '--name', name];
+    return start(name, ['agent', ...links, ...own, '--allow-private', '127.0.0.0/8']);
+  };
+  const linked = (names: readonly string[], since: number): Promise<void> =>
+    until(`linked: ${names.join(', ')}`, async () => {
+      for (const agent of agents) if (names.includes(agent.name)) aliveOrThrow(agent);
+      const nodes = await readNodes(url);
+      return names.every((name) =>
+        nodes.some((node) => node.name === name && isReady(node) && node.lastSeenAt >= since),
+      );
+    });
   const mesh: Mesh = {
     url,
     coordinator: await start('coordinator', coordinatorArgs),
@@ -100,6 +121,10 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     async restartCoordinator() {
       mesh.coordinator = await start('coordinator', coordinatorArgs);
       await answering(mesh.coordinator, `${url}/readyz`);
+    },
+    async restartAgent(name) {
+      const at = agents.findIndex((agent) => agent.name === name);
+      agents.splice(at, 1, await start_(name));
     },
     cli: (...args) => runCli(args, { ...env, RUNMESH_URL: url }),
     async stop() {
@@ -110,30 +135,8 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   };
   try {
     await answering(mesh.coordinator, `${url}/readyz`);
-    for (const name of options.agents) {
-      const data = join(folder, name);
-      const where = [
-        '--coordinator',
-        `ws://127.0.0.1:${port}`,
-        '--listen',
-        '127.0.0.1:0',
-        '--data',
-        data,
-      ];
-      agents.push(
-        await start(name, ['agent', ...where, '--name', name, '--allow-private', '127.0.0.0/8']),
-      );
-    }
-    await until(`${options.agents.length} agents are linked`, async () => {
-      for (const agent of agents) aliveOrThrow(agent);
-      const { items } = (await (await fetch(`${url}/v1/nodes`)).json()) as {
-        items: { state: string; unreachable?: string }[];
-      };
-      return (
-        items.filter((node) => node.state === 'ready' && !node.unreachable).length ===
-        options.agents.length
-      );
-    });
+    for (const name of options.agents) agents.push(await startAgent(name));
+    await linked(options.agents, 0);
   } catch (thrown) {
     await mesh.stop();
     throw thrown;
