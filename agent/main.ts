@@ -98,6 +98,7 @@ export async function startAgent(config: AgentConfig, parts: AgentParts): Promis
     listen: config.listen,
     log,
     direct: work.direct,
+    uploads: work.uploads,
     healthz: () => ({
       ...{ status: 'ok', node: nodeId, name: config.name, version: VERSION },
       linked: work.node.isLinked,

@@ -61,6 +61,8 @@ export const limits = {
   xattrBytes: 64 * KiB, // one extended attribute, as the kernel has it
   diskReserveBytes: 64 * MiB, // free space that no blob and no layer may use
   ignoreRules: 1_000, // lines of .runmeshignore
+  pieceBytes: 16 * MiB, // one piece of a blob, the unit that peers exchange
+  peerUploads: 4, // pieces that a node gives to peers at one time: few and fast beats many and slow
   // Runners.
   gpusPerRunner: 8,
   runnersPerNode: 512,

@@ -1,6 +1,6 @@
 // Tokens: short texts under an HMAC-SHA256, checked in constant time. An attempt token fences an attempt (Q3):
 // partition, owner epoch, request, number and a nonce. A lease token lets one direct call reach one runner. A grant
-// lets one agent read one payload. A proof answers the challenge on the agent link (`--token`).
+// lets one agent read one payload, a ticket one blob of a peer. A proof answers the challenge on the agent link (`--token`).
 // Format: `<kind>.<field>.<field>….<mac>`; fields never hold dots. The format is part of the contract (golden file).
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Digest } from './digest.ts';
@@ -64,6 +64,15 @@ export function grantToken(key: TokenKey, digest: Digest): string {
 
 export function isGrantFor(key: TokenKey, token: string, digest: Digest): boolean {
   return unseal(key, token, 'g1', 1)?.[0] === hexOf(digest);
+}
+
+/** Lets a peer read one blob of the node whose key this is (C5). */
+export function peerTicket(key: TokenKey, digest: Digest): string {
+  return seal(key, ['p1', hexOf(digest)]);
+}
+
+export function isTicketFor(key: TokenKey, token: string, digest: Digest): boolean {
+  return unseal(key, token, 'p1', 1)?.[0] === hexOf(digest);
 }
 
 /** The answer of `side` to a challenge: knows the shared secret, without showing it. */

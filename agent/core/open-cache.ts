@@ -34,6 +34,7 @@ export interface CacheParts {
 
 export interface NodeCache {
   materials: CachedMaterials;
+  blobs: ContentStore;
   bytesBySource(): Record<string, number>;
   stats(): Record<string, unknown>;
 }
@@ -62,6 +63,7 @@ export async function openCache(parts: CacheParts, signal: AbortSignal): Promise
   await materials.open(signal);
   return {
     materials,
+    blobs: store,
     bytesBySource: () =>
       Object.fromEntries(
         Object.entries(stats.sources).map(([source, { bytes }]) => [source, bytes]),

@@ -12,6 +12,7 @@ import type { CoordinatorHttp } from '../attempt/coordinator-http.ts';
 import { Outbox } from '../attempt/outbox.ts';
 import type { AgentConfig } from '../config.ts';
 import type { Host } from '../host/host.ts';
+import { BlobUploads } from '../http/blob-uploads.ts';
 import type { DirectParts } from '../http/direct-call.ts';
 import { LeaseBook } from '../http/lease-book.ts';
 import { agentMetrics, type AgentMetrics } from '../http/metrics.ts';
@@ -58,6 +59,7 @@ export interface Work {
   cache: NodeCache;
   metrics: AgentMetrics;
   direct: DirectParts;
+  uploads: BlobUploads;
 }
 
 export async function openWork(
@@ -76,6 +78,8 @@ export async function openWork(
   ];
   for (const driver of drivers) await swept(log, driver.name, () => driver.sweep());
   await swept(log, 'host', () => host.sweep());
+  // The runners have ended by then: with the bridge, the firewall and the cgroup of all of them nothing is left of us.
+  undo.defer(() => swept(log, 'host', () => host.sweep()));
   const pool: Pool = new Pool({ used: (runnerId, isUsed) => fleet.used(runnerId, isUsed) });
   const leases = new LeaseBook();
   const metrics = agentMetrics({
@@ -123,7 +127,8 @@ export async function openWork(
   });
   const ended: DirectParts['ended'] = (how) => metrics.directCalls.inc({ how });
   const direct = { clock, pool, fleet, leases, dispatcher, ended };
-  return { node, fleet, attempts, pool, gpus, cache, metrics, direct };
+  const uploads = new BlobUploads({ blobs: cache.blobs, leases });
+  return { node, fleet, attempts, pool, gpus, cache, metrics, direct, uploads };
 }
 
 /** A3: what earlier lives left is ended and freed; what cannot be is said, and no reason not to start. */

@@ -2,9 +2,10 @@
 //   B1  A lease that was used is refused, as long as it can be remembered: a coordinator that draws lease ids never
 //       repeats one, so only a thief does. The oldest are forgotten beyond `limits.leasesRemembered`.
 //   B2  Leases of an earlier link are worth nothing: each welcome brings a new key.
+import type { Digest } from '../../shared/digest.ts';
 import type { RunnerId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
-import { readLeaseToken, type TokenKey } from '../../shared/token.ts';
+import { isTicketFor, readLeaseToken, type TokenKey } from '../../shared/token.ts';
 
 export type LeaseUse =
   | { kind: 'ok'; leaseId: string }
@@ -24,6 +25,13 @@ export class LeaseBook {
   close(): void {
     this.#key = undefined;
     this.#used.clear();
+  }
+
+  /** Whether the coordinator lets the bearer read this blob of ours (C5). */
+  mayRead(ticket: string | undefined, digest: Digest): boolean {
+    return (
+      this.#key !== undefined && ticket !== undefined && isTicketFor(this.#key, ticket, digest)
+    );
   }
 
   /** Uses up the lease for `runnerId`. */

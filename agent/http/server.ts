@@ -4,6 +4,7 @@
 //   GET /metrics        Prometheus
 //   GET /cache/stats    the node cache: where bytes came from
 //   ANY /runners/{id}/http/*   direct calls, with a lease (direct-call.ts)
+//   GET /blobs/sha256:<hex>    a piece of a blob, for peers with a ticket (blob-uploads.ts)
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Failure, systemCode } from '../../shared/failure.ts';
@@ -11,12 +12,14 @@ import { isShortId, type RunnerId } from '../../shared/ids.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Log } from '../../shared/log.ts';
 import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
+import type { BlobUploads } from './blob-uploads.ts';
 import { answer, directCall, type DirectParts } from './direct-call.ts';
 
 export interface AgentHttpParts {
   listen: HostPort;
   log: Log;
   direct: DirectParts;
+  uploads: BlobUploads;
   healthz(): Record<string, unknown>;
   metrics(): Promise<string>;
   cacheStats(): Promise<Record<string, unknown>>;
@@ -30,6 +33,7 @@ export interface AgentHttp {
 }
 
 const RUNNERS = '/runners/';
+const BLOBS = '/blobs/';
 const HTTP = '/http';
 
 /** @throws Failure UNAVAILABLE when the address cannot be had */
@@ -89,6 +93,7 @@ function route(parts: AgentHttpParts, request: IncomingMessage, response: Server
       return directCall(parts.direct, runnerId as RunnerId, path, request, response);
     }
   }
+  if (url.startsWith(BLOBS)) return parts.uploads.serve(url.slice(BLOBS.length), request, response);
   const path = url.split('?')[0];
   if (path !== '/healthz' && path !== '/metrics' && path !== '/cache/stats')
     return answer(response, 404, 'x-runmesh-refused', 'NOT_FOUND', 'there is no such path');

@@ -17,7 +17,7 @@ import {
 import { limits } from '../../shared/limits.ts';
 import { messages, protocolRange } from '../../shared/protocol.ts';
 import { runnerStates, mayFollow } from '../../shared/runner-state.ts';
-import { attemptToken, grantToken, leaseToken, linkProof } from '../../shared/token.ts';
+import { attemptToken, grantToken, leaseToken, linkProof, peerTicket } from '../../shared/token.ts';
 import { seededChance } from '../../shared/chance.ts';
 import { golden } from '../golden.ts';
 
@@ -109,6 +109,7 @@ void t.test('ids and tokens', async (t) => {
     }),
     'lease token': leaseToken(key, 'r00mvfd0q800000000' as RunnerId, '17'),
     'grant token': grantToken(key, digestOf('x')),
+    'peer ticket': peerTicket(key, digestOf('x')),
     'agent proof': linkProof('secret', 'agent', {
       coordinatorNonce: 'c',
       agentNonce: 'a',
