@@ -106,13 +106,16 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     const own = ['--data', join(folder, name), '--name', name];
     return start(name, ['agent', ...links, ...own, '--allow-private', '127.0.0.0/8']);
   };
-  const linked = (names: readonly string[], since: number): Promise<void> =>
-    until(`linked: ${names.join(', ')}`, async () => {
-      for (const agent of agents) if (names.includes(agent.name)) aliveOrThrow(agent);
-      const nodes = await readNodes(url);
-      return names.every((name) =>
-        nodes.some((node) => node.name === name && isReady(node) && node.lastSeenAt >= since),
-      );
+  const isReady = async (name: string): Promise<boolean> => {
+    const { items } = (await (await fetch(`${url}/v1/nodes`)).json()) as {
+      items: { name: string; state: string; unreachable?: string }[];
+    };
+    return items.some((node) => node.name === name && node.state === 'ready' && !node.unreachable);
+  };
+  const linked = (agent: Program): Promise<void> =>
+    until(`${agent.name} is linked (its log: ${agent.log})`, () => {
+      aliveOrThrow(agent);
+      return isReady(agent.name);
     });
   const mesh: Mesh = {
     url,
@@ -123,8 +126,14 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       await answering(mesh.coordinator, `${url}/readyz`);
     },
     async restartAgent(name) {
-      const at = agents.findIndex((agent) => agent.name === name);
-      agents.splice(at, 1, await start_(name));
+      await until(`the coordinator misses ${name}`, async () => !(await isReady(name)));
+      const agent = await startAgent(name);
+      agents.splice(
+        agents.findIndex((before) => before.name === name),
+        1,
+        agent,
+      );
+      await linked(agent);
     },
     cli: (...args) => runCli(args, { ...env, RUNMESH_URL: url }),
     async stop() {
@@ -136,7 +145,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   try {
     await answering(mesh.coordinator, `${url}/readyz`);
     for (const name of options.agents) agents.push(await startAgent(name));
-    await linked(options.agents, 0);
+    for (const agent of agents) await linked(agent);
   } catch (thrown) {
     await mesh.stop();
     throw thrown;
