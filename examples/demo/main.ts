@@ -18,10 +18,11 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 async function main(): Promise<void> {
   await using ends = new AsyncDisposableStack();
   const interrupted = new Promise<never>((_resolve, reject) => {
+    // A terminal sends Ctrl-C to npm and to us, and npm passes it on: what comes again must not cut the cleaning short.
     for (const signal of ['SIGINT', 'SIGTERM'] as const)
-      process.once(signal, () => reject(new Error(`stopped by ${signal}; cleaning up`)));
+      process.on(signal, () => reject(new Error(`stopped by ${signal}`)));
   });
-  interrupted.catch(() => undefined);
+  interrupted.catch(() => say('\ncleaning up'));
   await Promise.race([demo(ends), interrupted]);
 }
 
@@ -147,7 +148,12 @@ function indent(text: string): string {
   return text.trimEnd().replaceAll(/^/gm, '   ');
 }
 
-await main().catch((thrown: unknown) => {
-  process.stderr.write(`\n${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
-  process.exitCode = 1;
-});
+const code = await main().then(
+  () => 0,
+  (thrown: unknown) => {
+    process.stderr.write(`\n${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
+    return 1;
+  },
+);
+// A call that was interrupted may still be polling: nothing waits for it.
+process.exit(code);
