@@ -2,17 +2,21 @@
 import { CommanderError } from 'commander';
 import { AlreadyTold, asCommandFailure, failureJson, failureText } from './command-failure.ts';
 import { exits } from './exit-codes.ts';
+import { holdOpen } from './hold-open.ts';
 import { buildProgram } from './program.ts';
 import type { Shell } from './shell.ts';
 
 /** @param words the command line behind the name of the program. @returns the exit code */
 export async function runCommand(shell: Shell, words: readonly string[]): Promise<number> {
+  const release = holdOpen();
   try {
     const program = await buildProgram(shell, words);
     await program.parseAsync([...words], { from: 'user' });
     return exits.ok.code;
   } catch (thrown) {
     return tell(shell, thrown, words.includes('--json'));
+  } finally {
+    release();
   }
 }
 

@@ -4,7 +4,6 @@ import type { RunnerView } from '../../coordinator/core/query.ts';
 import { CommandFailure } from '../command-failure.ts';
 import type { Client } from '../client.ts';
 import { printLog } from '../log-lines.ts';
-import { holdOpen } from '../hold-open.ts';
 import { withClient, type Shell } from '../shell.ts';
 import { wholeNumber } from './requests.ts';
 
@@ -24,18 +23,13 @@ export function fillLogs(command: Command, shell: Shell): void {
     .action((target: string, options: { follow?: boolean; lines?: number }) =>
       withClient(shell, async (client) => {
         const id = target.includes('/') ? await newestRunner(shell, client, target) : target;
-        const release = holdOpen();
-        try {
-          const follow = options.follow ?? false;
-          const response = await client.log(id, { offset: 0, follow });
-          if (!response.body) return;
-          await printLog(response.body, shell.terminal, {
-            tail: options.lines,
-            clock: shell.clock,
-          });
-        } finally {
-          release();
-        }
+        const follow = options.follow ?? false;
+        const response = await client.log(id, { offset: 0, follow });
+        if (!response.body) return;
+        await printLog(response.body, shell.terminal, {
+          tail: options.lines,
+          clock: shell.clock,
+        });
       }),
     );
 }

@@ -3,7 +3,6 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { AlreadyTold, CommandFailure } from '../command-failure.ts';
 import type { Client } from '../client.ts';
 import { followRequest } from '../follow-request.ts';
-import { holdOpen } from '../hold-open.ts';
 import { onInterrupt } from '../interrupts.ts';
 import { openProgress, type Progress } from '../progress.ts';
 import { readInput } from '../request-input.ts';
@@ -74,14 +73,12 @@ async function run(
   if (options.direct && !options.wait)
     throw new CommandFailure('usage', '--no-wait needs the queue, so it excludes --direct');
   const input = await readInput({ input: options.input, files: options.file }, () => stdin(shell));
-  const release = holdOpen();
   const progress = openProgress(shell.terminal, shell.clock);
   try {
     if (options.direct) await direct(shell, client, progress, { target, options, input });
     else await queued(shell, client, progress, { target, app, options, input });
   } finally {
     progress.end();
-    release();
   }
 }
 

@@ -3,7 +3,7 @@
 import type { EventOf } from '../core/event.ts';
 import type { Turn } from '../core/turn.ts';
 import { failures, type FailureCode } from '../../shared/failure.ts';
-import { partitionOfRequest } from '../../shared/ids.ts';
+import { partitionOfRequest, type NodeId } from '../../shared/ids.ts';
 import type { Headers, Outcome } from '../../shared/protocol.ts';
 import { releaseFlight } from '../dispatch/leases.ts';
 import { stopRunner } from '../scale/stop-runner.ts';
@@ -27,9 +27,25 @@ export function finished(turn: Turn, event: EventOf<'finished'>): void {
     }
     return acknowledge();
   }
+  if (event.outcome.kind === 'failed' && event.outcome.code === 'NODE_DRAINING') {
+    cutShort(turn, record, flight, event.nodeId);
+    return acknowledge();
+  }
   const counted = flight.startedAt === undefined ? record.attempts + 1 : record.attempts;
   endFlight(turn, { ...record, attempts: counted }, flight, event);
   acknowledge();
+}
+
+/** The agent stops and broke the attempt off: no failure of the app, so it runs elsewhere, uncharged (Q5). */
+function cutShort(turn: Turn, record: RequestRecord, flight: Flight, nodeId: NodeId): void {
+  const link = turn.state.nodes.get(nodeId)?.link;
+  if (link?.kind === 'linked') link.draining = true;
+  const { epoch, number } = flight;
+  const why = 'its agent stopped';
+  turn.act({
+    act: 'then',
+    event: { type: 'requeue', requestId: record.id, attempt: { epoch, number }, why },
+  });
 }
 
 function endFlight(
