@@ -22,7 +22,7 @@ const debian = await tools(['runtime', 'images', 'bench']);
 const MAIN = join(import.meta.dirname, 'bench/main.ts');
 
 for (const row of rows) {
-  const skip = await row.skip(debian);
+  const skip = await row.whyNot(debian);
   await t.test(`${row.name}: both sides run and the controls pass`, { skip }, async (t) => {
     const said: string[] = [];
     const { signal } = new AbortController();

@@ -60,6 +60,6 @@ export interface Row {
   readonly load: (depth: Depth) => string;
   readonly rounds: Readonly<Record<Depth, number>>;
   /** Why it cannot run here; false when it can. */
-  readonly skip: (tools: Tools) => Promise<string | false>;
+  readonly whyNot: (tools: Tools) => Promise<string | false>;
   readonly open: (parts: RowParts) => Promise<Contest>;
 }

@@ -38,7 +38,7 @@ export async function runRow(row: Row, options: RunOptions): Promise<RowResult> 
   const { name, measures, rival, clock } = row;
   const rounds = row.rounds[depth];
   const about = { name, measures, rival, clock, load: row.load(depth), rounds };
-  const skipped = await row.skip(tools);
+  const skipped = await row.whyNot(tools);
   if (skipped !== false) return { ...about, skipped, figures: [], controls: [], notes: [] };
   await using stage = new Stage(signal, say);
   const contest = await row.open({ stage, tools, depth, profiles, say });

@@ -102,7 +102,7 @@ export const coldStart: Row = {
   clock: `ours: from the call sent to its whole answer; rival: from starting runc to the whole answer, asked every ${POLL_MS} ms`,
   load: () => 'one start a round; busybox httpd and one page, one layer of 2 MB',
   rounds: { full: 15, quick: 5, smoke: 1 },
-  skip: async (tools) =>
+  whyNot: async (tools) =>
     tools.lacks('runc', 'conmon', 'ip', 'nft', 'umoci', 'skopeo', 'docker-registry', 'busybox') ||
     (await skipWithoutRoot()),
   open,

@@ -91,6 +91,6 @@ export const directRun: Row = {
     LANES.map((lanes) => `${CALLS[depth][lanes]} calls over ${lanes} connection(s)`).join(', ') +
     ', 80-byte JSON in and 100 out, from a process of its own',
   rounds: { full: 7, quick: 5, smoke: 1 },
-  skip: async (tools) => tools.lacks('nginx'),
+  whyNot: async (tools) => tools.lacks('nginx'),
   open,
 };

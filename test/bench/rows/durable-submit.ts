@@ -6,6 +6,7 @@ import { deployEcho, startPlatform } from '../platform.ts';
 import { startBullQueue, whyNoBullQueue } from '../rivals/bull-queue.ts';
 import type { Contest, Control, Depth, Figure, Row, RowParts, Sample } from '../row.ts';
 import { DELAY_MS, SlowFsync } from '../slow-fsync.ts';
+import { cpuMsOf, type Program } from '../stage.ts';
 import { percentile } from '../statistics.ts';
 
 const MANY = 64;
@@ -24,6 +25,7 @@ const figures: Figure[] = [
   { name: `p50 at ${MANY}`, unit: 'ms', better: 'lower' },
   { name: `p99 at ${MANY}`, unit: 'ms', better: 'lower' },
   { name: `fsyncs per request at ${MANY}`, unit: '', better: 'lower' },
+  { name: `CPU per request at ${MANY}`, unit: 'us', better: 'lower' },
 ];
 
 /** One of the queues: where its callers go, and the programs whose fsyncs are counted. */
@@ -32,7 +34,9 @@ interface Side {
   readonly origin: string;
   /** The one that must have a request on disk before it says so, and a result. */
   readonly keeper: string;
-  readonly programs: readonly string[];
+  readonly synced: readonly string[];
+  /** Everything but the runner and the callers. */
+  readonly programs: readonly Program[];
 }
 
 /** Of the keeper, in rounds with one request at a time. */
@@ -53,14 +57,15 @@ async function open(parts: RowParts): Promise<Contest> {
   const startRival = async (name: string, appendfsync: 'always' | 'no'): Promise<Side> => {
     const redisEnv = slow.env(name);
     const settings = { name, appendfsync, runnerPort: runner.port, concurrency: MANY, redisEnv };
-    const { url: origin } = await startBullQueue(parts, settings);
-    return { name, origin, keeper: name, programs: [name] };
+    const { url: origin, programs } = await startBullQueue(parts, settings);
+    return { name, origin, keeper: name, synced: [name], programs };
   };
   const ours: Side = {
     name: 'ours',
     origin: platform.url,
     keeper: 'coordinator',
-    programs: ['coordinator', 'agent'],
+    synced: ['coordinator', 'agent'],
+    programs: [platform.coordinator, platform.agent],
   };
   const rival = await startRival('rival', 'always');
   const load = new Load(stage);
@@ -71,10 +76,11 @@ async function open(parts: RowParts): Promise<Contest> {
     const { origin, keeper } = side;
     const fsyncsOf = (names: readonly string[]): number =>
       names.reduce((sum, name) => sum + slow.count(name), 0);
-    const before = { all: fsyncsOf(side.programs), kept: slow.count(keeper) };
+    const cpuMs = (): number => side.programs.reduce((sum, { pid }) => sum + cpuMsOf(pid), 0);
+    const before = { all: fsyncsOf(side.synced), kept: slow.count(keeper), cpuMs: cpuMs() };
     const job: LoadJob = { kind: 'submit', origin, path, count, concurrency, expect };
     const { latenciesMs, wallMs } = await load.run(job);
-    const fsyncs = fsyncsOf(side.programs) - before.all;
+    const fsyncs = fsyncsOf(side.synced) - before.all;
     const total = (counted[side.name] ??= { requests: 0, fsyncs: 0 });
     if (concurrency === 1) {
       total.requests += count;
@@ -85,6 +91,7 @@ async function open(parts: RowParts): Promise<Contest> {
       [`p99 at ${concurrency}`]: percentile(latenciesMs, 0.99),
       [`requests/s at ${concurrency}`]: (count * 1000) / wallMs,
       [`fsyncs per request at ${concurrency}`]: fsyncs / count,
+      [`CPU per request at ${concurrency}`]: ((cpuMs() - before.cpuMs) * 1000) / count,
     };
   };
   const both = async (side: Side): Promise<Sample> => ({
@@ -136,6 +143,6 @@ export const durableSubmit: Row = {
     `${REQUESTS[depth].one} requests one at a time, ${REQUESTS[depth].many} over ${MANY} connections, ` +
     `80-byte JSON; every fsync takes ${DELAY_MS} ms longer on both sides`,
   rounds: { full: 7, quick: 5, smoke: 1 },
-  skip: async (tools) => tools.lacks('redis-server', 'tcc') || whyNoBullQueue(),
+  whyNot: async (tools) => tools.lacks('redis-server', 'tcc') || whyNoBullQueue(),
   open,
 };
