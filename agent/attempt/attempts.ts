@@ -170,7 +170,7 @@ export class Attempts {
     let outcome: HeldOutcome;
     let inputMs = 0;
     try {
-      const input = await this.#input(attempt);
+      const input = await this.#input(attempt, runner.gone);
       inputMs = clock.elapsed() - fromMs;
       const bodyPath = outbox.bodyPath(token);
       const call = { ...runner, method, path, headers, timeoutMs, bodyPath, input };
@@ -191,8 +191,10 @@ export class Attempts {
     });
     const isRevoked = this.#running.get(token) !== attempt;
     this.#parts.ended(isRevoked ? 'revoked' : outcome.kind);
-    if (isRevoked) return this.#forget(token);
-    const result = { token, outcome: bounded(outcome), durationMs };
+    if (isRevoked) return outbox.discard(outcome);
+    const told = bounded(outcome);
+    if (told !== outcome) void outbox.discard(outcome);
+    const result = { token, outcome: told, durationMs };
     // In the outbox before it leaves the running ones: a hello between must name it.
     const durable = outbox.add(result);
     this.#drop(token, attempt); // T3
@@ -200,10 +202,10 @@ export class Attempts {
     await durable;
   }
 
-  async #input(attempt: RunningAttempt): Promise<CallInput> {
+  async #input(attempt: RunningAttempt, gone: AbortSignal): Promise<CallInput> {
     const { input, token } = attempt.assign;
     if (input.kind === 'inline') return { kind: 'inline', bytes: input.bytes };
-    const { signal } = attempt.stop;
+    const signal = AbortSignal.any([attempt.stop.signal, gone]);
     const stream = await openInput(this.#parts.coordinator, token, input, signal);
     stream.once('end', () => (attempt.isBegun = true));
     return { kind: 'stream', stream, sizeBytes: input.sizeBytes };
@@ -251,6 +253,12 @@ export class Attempts {
       if (upload.kind === 'unwanted') return this.#forget(token);
       const { code, message } = upload.failure;
       if (code === 'RUNNER_RESPONSE_TOO_LARGE') return finish({ kind: 'failed', code, message });
+      // Once may be a fault on the way; again, and it is our copy that has changed.
+      if (code === 'DIGEST_MISMATCH' && tries > 0)
+        return finish({
+          ...{ kind: 'failed', code: 'RUNNER_INCOMPLETE' },
+          message: "the result has changed on the agent's disk",
+        });
       if (signal.aborted) return;
       this.#parts.log.warn('a result could not be handed over; trying again', {
         code,

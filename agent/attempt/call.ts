@@ -8,6 +8,7 @@ import { request, type Dispatcher } from 'undici';
 import { deadline, sleep, type Clock } from '../../shared/clock.ts';
 import { Hashing } from '../../shared/digest.ts';
 import { asFailure, Failure, systemCode } from '../../shared/failure.ts';
+import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
 import { limits } from '../../shared/limits.ts';
 import type { Headers } from '../../shared/protocol.ts';
 import { isDiskFull } from '../../shared/durable-folder.ts';
@@ -18,7 +19,7 @@ export type CallInput =
   { kind: 'inline'; bytes: Uint8Array } | { kind: 'stream'; stream: Readable; sizeBytes: number };
 
 export interface Call {
-  address: { host: string; port: number };
+  address: HostPort;
   /** Aborts with a Failure when the runner's process ends. */
   gone: AbortSignal;
   method: string;
@@ -48,7 +49,7 @@ export async function callRunner(
   const limit = deadline(parts.clock, call.timeoutMs, late, AbortSignal.any([signal, call.gone]));
   let hasHead = false;
   try {
-    const response = await request(originOf(call.address) + call.path, {
+    const response = await request(`http://${formatHostPort(call.address)}${call.path}`, {
       method: call.method,
       headers: headersOf(call),
       body: bodyOf(call),
@@ -69,10 +70,6 @@ export async function callRunner(
     limit.cancel();
     if (call.input.kind === 'stream') call.input.stream.destroy();
   }
-}
-
-export function originOf({ host, port }: { host: string; port: number }): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function headersOf(call: Call): string[] {

@@ -3,10 +3,10 @@
 import { request, type Dispatcher } from 'undici';
 import { deadline, type Clock } from '../../shared/clock.ts';
 import { Failure } from '../../shared/failure.ts';
-import { originOf } from './call.ts';
+import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
 
 export interface CancelCall {
-  address: { host: string; port: number };
+  address: HostPort;
   /** Path and query of the request that is cancelled. */
   path: string;
   requestId: string;
@@ -23,12 +23,15 @@ export async function cancelAtRunner(
   const limit = deadline(parts.clock, TIMEOUT_MS, late);
   const [path = '/'] = call.path.split('?');
   try {
-    const answer = await request(`${originOf(call.address)}${path.replace(/\/$/, '')}/cancel`, {
-      method: 'POST',
-      headers: { 'x-fal-request-id': call.requestId, 'content-length': '0' },
-      dispatcher: parts.dispatcher,
-      signal: limit.signal,
-    });
+    const answer = await request(
+      `http://${formatHostPort(call.address)}${path.replace(/\/$/, '')}/cancel`,
+      {
+        method: 'POST',
+        headers: { 'x-fal-request-id': call.requestId, 'content-length': '0' },
+        dispatcher: parts.dispatcher,
+        signal: limit.signal,
+      },
+    );
     await answer.body.dump({ limit: 65_536, signal: limit.signal });
   } catch {
     // The runner ended, or does not answer: the request's own call tells.

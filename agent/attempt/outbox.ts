@@ -4,7 +4,7 @@
 //   O1  The record is what counts: a body without one is removed at the start, a record is renamed into place last.
 //   O2  A disk that refuses loses nothing: the result stays in memory, the write is tried again, and no new attempt is
 //       begun until it works (`isFailing`).
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { backoffMs } from '../../shared/backoff.ts';
@@ -130,6 +130,13 @@ export class Outbox {
     if (result && this.#held.delete(token)) await this.#counted(this.#remove(result));
   }
 
+  /** Removes the body of an outcome that will not be held. */
+  async discard(outcome: HeldOutcome): Promise<void> {
+    if (outcome.kind !== 'response' || outcome.body.kind !== 'file') return;
+    // What stays behind is removed at the next start (O1).
+    await rm(outcome.body.path, { force: true }).catch(() => undefined);
+  }
+
   /** Resolves when nothing is being written any more: the folder may have another owner then. */
   async close(): Promise<void> {
     this.#closing.abort(new Error('the outbox is closed'));
@@ -209,8 +216,8 @@ export class Outbox {
     const path = join(this.#parts.folder, name);
     try {
       const { token, durationMs, outcome } = record.parse(JSON.parse(await readFile(path, 'utf8')));
-      this.#written.add(token);
       if (outcome.kind === 'failed') {
+        this.#written.add(token);
         this.#held.set(token, { token, durationMs, outcome });
         return;
       }
@@ -219,6 +226,9 @@ export class Outbox {
         body.kind === 'inline'
           ? { kind: 'inline', bytes: Buffer.from(body.base64, 'base64') }
           : { ...body, path: this.bodyPath(token) };
+      if (held.kind === 'file' && (await stat(held.path)).size !== held.sizeBytes)
+        throw new Error('its body is not whole');
+      this.#written.add(token);
       this.#held.set(token, { token, durationMs, outcome: { ...head, body: held } });
     } catch (thrown) {
       // The attempt is then not in our hello, so the coordinator runs it again.

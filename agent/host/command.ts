@@ -56,6 +56,9 @@ export async function runCommand(
   if (file === undefined) throw failed(program, 'not found on PATH');
   const child = spawn(file, args, { cwd: options.cwd, stdio: 'pipe' });
   return await new Promise((resolve, reject) => {
+    child.on('error', (cause) => reject(failed(program, 'could not be started', { cause })));
+    // Without a free descriptor it has no pipes either, and only that event.
+    if (child.pid === undefined) return;
     const output = collect(child);
     const stop = (reason: unknown): void => {
       settle();
@@ -74,10 +77,6 @@ export async function runCommand(
     options.signal?.addEventListener('abort', onAbort, { once: true });
     output.onFlood = () =>
       stop(failed(program, `more than ${limits.commandOutputBytes} bytes of output`));
-    child.on('error', (cause) => {
-      settle();
-      reject(failed(program, 'could not be started', { cause }));
-    });
     child.on('close', (code, signal) => {
       settle();
       if (code === 0) return resolve({ stdout: output.stdout, stderr: output.stderr });

@@ -10,6 +10,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../shared/clock.ts';
 import { failures, systemCode, type FailureCode } from '../../shared/failure.ts';
+import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
 import type { RunnerId } from '../../shared/ids.ts';
 import { cancelAtRunner } from '../attempt/cancel.ts';
 import type { Fleet } from '../runner/fleet.ts';
@@ -60,7 +61,7 @@ class DirectCall implements Dispatcher.DispatchHandler {
   readonly #parts: DirectParts;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
-  readonly #address: { host: string; port: number };
+  readonly #address: HostPort;
   readonly #path: string;
   readonly #giveBack: () => void;
   #controller: Dispatcher.DispatchController | undefined;
@@ -73,7 +74,7 @@ class DirectCall implements Dispatcher.DispatchHandler {
     parts: DirectParts,
     request: IncomingMessage,
     response: ServerResponse,
-    address: { host: string; port: number },
+    address: HostPort,
     path: string,
     giveBack: () => void,
   ) {
@@ -94,11 +95,10 @@ class DirectCall implements Dispatcher.DispatchHandler {
     this.#response.once('close', () => {
       if (!this.#response.writableFinished) this.#breakOff('CLIENT_DISCONNECTED');
     });
-    const { host, port } = this.#address;
     try {
       dispatcher.dispatch(
         {
-          origin: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
+          origin: `http://${formatHostPort(this.#address)}`,
           path: this.#path,
           method: request.method ?? 'GET',
           headers: passedOn(request.rawHeaders),
@@ -124,7 +124,13 @@ class DirectCall implements Dispatcher.DispatchHandler {
   ): void {
     if (status < 200) return;
     const headers = passedOn(textsOf(controller.rawHeaders));
-    this.#response.writeHead(status, statusText ?? '', headers);
+    try {
+      this.#response.writeHead(status, isPhrase(statusText) ? statusText : '', headers);
+    } catch (thrown) {
+      // A head that cannot be passed on: what is thrown from here would reach nobody, and keep the slot.
+      controller.abort(new Error('the head of the response is malformed'));
+      return this.#fail(thrown);
+    }
     // The head of a stream must not wait for its first event.
     this.#response.flushHeaders();
   }
@@ -199,6 +205,11 @@ function hasBody(request: IncomingMessage): boolean {
 function header(request: IncomingMessage, name: string): string | undefined {
   const value = request.headers[name];
   return Array.isArray(value) ? value[0] : value;
+}
+
+/** Whether it can stand in a status line; undici reads it as UTF-8, and it means nothing to anybody. */
+function isPhrase(text: string | undefined): text is string {
+  return text !== undefined && /^[\t\x20-\x7e\x80-\xff]*$/.test(text);
 }
 
 function textsOf(raw: Dispatcher.DispatchController['rawHeaders']): string[] {

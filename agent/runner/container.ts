@@ -7,6 +7,7 @@ import type { RunnerCgroup } from '../host/host.ts';
 import { ConmonLog } from './conmon-log.ts';
 import type { Exit, LogSlice, Running } from './driver.ts';
 import { exitOfStatus } from './exit-value.ts';
+import { signalQuietly } from './owned-processes.ts';
 import { identify, isSameProcess, type ProcessIdentity } from './process-identity.ts';
 import { exitStatus, type ConmonPaths, type Runc } from './runc.ts';
 
@@ -47,9 +48,9 @@ export class Container implements Running {
     this.pid = options.identity.pid;
     this.#log = new ConmonLog(options.paths.log);
     this.exited = new Promise((resolve) => (this.#settle = resolve));
-    this.#watcher = watch(options.paths.exits, { persistent: false }, () => void this.#look());
+    this.#watcher = watch(options.paths.exits, { persistent: false }, () => this.#glance());
     this.#watcher.on('error', () => undefined); // The regular look goes on.
-    void this.#look();
+    this.#glance();
     this.#tick();
   }
 
@@ -95,8 +96,13 @@ export class Container implements Running {
   #tick(): void {
     if (this.#hasEnded) return;
     this.#timer = this.#options.clock.after(LOOK_EVERY_MS, () => {
-      void Promise.all([this.#look(), this.#log.look()]).finally(() => this.#tick());
+      void Promise.allSettled([this.#look(), this.#log.look()]).then(() => this.#tick());
     });
+  }
+
+  /** A look that cannot be had now (no descriptor is free) is had at the next tick. */
+  #glance(): void {
+    this.#look().catch(() => undefined);
   }
 
   async #look(): Promise<void> {
@@ -141,5 +147,5 @@ export async function endConmon(paths: ConmonPaths, clock: Clock): Promise<void>
     if (!(await isSameProcess(conmon))) return;
     await sleep(clock, 5);
   }
-  if (await isSameProcess(conmon)) process.kill(pid, 'SIGKILL');
+  if (await isSameProcess(conmon)) signalQuietly(pid, 'SIGKILL');
 }

@@ -3,9 +3,10 @@
 import { request, type Dispatcher } from 'undici';
 import { deadline, sleep, type Clock } from '../../shared/clock.ts';
 import { Failure, systemCode } from '../../shared/failure.ts';
+import { formatHostPort, type HostPort } from '../../shared/host-port.ts';
 
 export interface HealthCheck {
-  address: { host: string; port: number };
+  address: HostPort;
   path: string;
   method: 'GET' | 'POST';
   timeoutMs: number;
@@ -41,12 +42,11 @@ async function probe(
   dispatcher: Dispatcher,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const { host, port } = check.address;
   const late = new Failure('REQUEST_TIMEOUT', `no answer within ${check.timeoutMs} ms`);
   const limit = deadline(clock, check.timeoutMs, late, signal);
   try {
-    const origin = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
-    const response = await request(new URL(check.path, origin), {
+    // Joined as text: resolved as a URL, `//elsewhere/` would be another host.
+    const response = await request(`http://${formatHostPort(check.address)}${check.path}`, {
       method: check.method,
       dispatcher,
       signal: limit.signal,
@@ -59,7 +59,8 @@ async function probe(
   } catch (thrown) {
     if (signal.aborted) throw signal.reason;
     if (thrown === late) return `${check.path}: ${late.message}`;
-    if (systemCode(thrown) === 'ECONNREFUSED') return `nobody listens on port ${port}`;
+    if (systemCode(thrown) === 'ECONNREFUSED')
+      return `nobody listens on port ${check.address.port}`;
     return `${check.path}: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
   } finally {
     limit.cancel();

@@ -279,14 +279,14 @@ export class Life {
       const already = await Promise.race([running.exited, pause(0)]);
       if (already) return already;
       this.#enter('TERMINATING');
-      await running.signal('SIGTERM');
+      await this.#signal(running, 'SIGTERM');
       const ended = await Promise.race([
         running.exited,
         pause(this.order.graceMs),
         aborted(this.#killAsked.signal),
       ]);
       if (ended) return ended;
-      await running.signal('SIGKILL');
+      await this.#signal(running, 'SIGKILL');
       const killed = await Promise.race([running.exited, pause(AFTER_KILL_MS)]);
       if (killed) return killed;
       log.error('a runner outlives SIGKILL', { runner: this.id, pid: running.pid });
@@ -295,6 +295,17 @@ export class Life {
       over.abort();
       this.#leave(new Failure('RUNNER_DISCONNECTED', `runner ${this.id} was stopped`));
     }
+  }
+
+  /** One that cannot be sent is said: the next step, at last the removal, goes on without it (W1). */
+  async #signal(running: Running, name: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    await running.signal(name).catch((thrown: unknown) =>
+      this.#parts.log.error('a runner cannot be signalled', {
+        runner: this.id,
+        signal: name,
+        reason: asFailure(thrown).message,
+      }),
+    );
   }
 
   #endingOf(thrown: unknown): Ending {

@@ -66,9 +66,13 @@ export class Runc {
       env: { PATH: process.env['PATH'] ?? '', _OCI_SYNCPIPE: '3' },
       stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     });
-    return await this.#createdPid(child.stdio[3] as Readable, child.stdio[2] as Readable, (fail) =>
-      child.once('error', fail),
+    // First of all: without a free descriptor the child has no pipes, and only this event.
+    const broken = new Promise<never>((_, reject) =>
+      child.once('error', (cause) => reject(refused('conmon could not be started', cause))),
     );
+    if (child.pid === undefined) return await broken;
+    broken.catch(() => undefined);
+    return await this.#createdPid(child.stdio[3] as Readable, child.stdio[2] as Readable);
   }
 
   async start(id: string): Promise<void> {
@@ -101,11 +105,7 @@ export class Runc {
   }
 
   /** conmon writes one JSON line: `data` is the pid, or negative with runc's words in `message`. */
-  #createdPid(
-    sync: Readable,
-    errors: Readable,
-    onError: (fail: (cause: Error) => void) => void,
-  ): Promise<number> {
+  #createdPid(sync: Readable, errors: Readable): Promise<number> {
     return new Promise((resolve, reject) => {
       let text = '';
       let said = '';
@@ -118,7 +118,6 @@ export class Runc {
       const timer = this.#clock.after(CREATE_WITHIN_MS, () =>
         end(() => reject(refused(`no container within ${CREATE_WITHIN_MS} ms`))),
       );
-      onError((cause) => end(() => reject(refused('conmon could not be started', cause))));
       errors
         .setEncoding('utf8')
         .on('data', (chunk: string) => (said = (said + chunk).slice(-4096)));

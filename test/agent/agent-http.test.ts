@@ -68,6 +68,8 @@ const app: RequestListener = (request, response) => {
     return void response.write('half', () => request.socket.destroy());
   }
   if (path === '/reset') return void request.socket.destroy();
+  if (path === '/words')
+    return void request.socket.end('HTTP/1.1 200 \u2713 fine\r\ncontent-length: 2\r\n\r\nok');
   if (path === '/status')
     return void response
       .writeHead(418, 'Teapot', { 'x-runmesh-refused': 'SLOTS_FULL' })
@@ -94,6 +96,8 @@ t.test('a direct call goes through as it is', async (t) => {
   const odd = await call(b, runnerId, { path: '/status', method: 'GET' });
   t.match([odd.status, odd.body.toString()], [418, 'short']);
   t.notOk(odd.headers['x-runmesh-refused'], 'an app cannot speak in our name');
+  const words = await call(b, runnerId, { path: '/words' });
+  t.match([words.status, words.body.toString()], [200, 'ok'], 'a reason phrase in UTF-8');
   const empty = await call(b, runnerId, { path: '', method: 'DELETE' });
   t.equal(empty.status, 200);
 });

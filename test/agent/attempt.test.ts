@@ -1,6 +1,6 @@
 // Queued attempts over real sockets: executed once, refused when there is no room, ended with the code of what happened,
 // and their results kept until acknowledged (A1).
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
@@ -20,6 +20,10 @@ const app: RequestListener = (request, response) => {
   if (path === '/headers') {
     for (let at = 0; at < 20; at += 1) response.setHeader(`x-${at}`, 'y'.repeat(1_000));
     return void response.end();
+  }
+  if (path === '/many') {
+    const headers = Array.from({ length: 600 }, (_, at) => [`x-${at}`, 'y']).flat();
+    return void response.writeHead(200, headers).end(Buffer.alloc(200_000, 7));
   }
   if (path === '/large') return void response.end(Buffer.alloc(200_000, 7));
   if (path === '/hop') {
@@ -90,12 +94,14 @@ t.test('what goes wrong has its code', async (t) => {
     ['/broken', 'RUNNER_INCOMPLETE', 5_000],
     ['/reset', 'RUNNER_CONNECTION', 5_000],
     ['/headers', 'RUNNER_RESPONSE_TOO_LARGE', 5_000],
+    ['/many', 'RUNNER_RESPONSE_TOO_LARGE', 5_000],
   ];
   for (const [path, code, timeoutMs] of ends) {
     b.fake.send('assign', assignment(runnerId, { path, timeoutMs }));
     const { outcome } = await b.fake.next('finished');
     t.match(outcome, { kind: 'failed', code }, path);
   }
+  await until(async () => (await readdir(join(b.data, 'outbox'))).length === 0, 'no body is left');
   t.equal(b.agent.nodeId, b.fake.hellos[0]?.nodeId);
 });
 
@@ -155,6 +161,17 @@ t.test('a runner that dies in the middle ends its attempts', async (t) => {
     failure: { code: 'RUNNER_EXITED' },
   });
   t.match(report.failure?.message, 'out of luck');
+});
+
+t.test('a runner that dies before its input came ends the attempt', async (t) => {
+  await using b = await bench({ app: () => app, fake: { hangsPayloads: true } });
+  const runnerId = await b.ready();
+  const input = b.fake.payload(randomBytes(20_000));
+  b.fake.send('assign', assignment(runnerId, { input }));
+  await b.fake.next('started');
+  b.driver.runners.get(runnerId)?.crash({ kind: 'oom' });
+  const { outcome } = await b.fake.next('finished');
+  t.match(outcome, { kind: 'failed', code: 'RUNNER_DISCONNECTED', message: /memory/ });
 });
 
 t.test('cancel calls {path}/cancel; the app says how it ends', async (t) => {
@@ -323,3 +340,29 @@ t.test(
     );
   },
 );
+
+t.test('a large result whose bytes are lost or changed ends its attempt, once', async (t) => {
+  await using b = await bench({ app: () => app, fake: { acks: false } });
+  const runnerId = await b.ready({ slots: 2 });
+  const [lost, changed] = [0, 1].map(() => assignment(runnerId, { path: '/large' }));
+  for (const assign of [lost, changed]) {
+    if (assign) b.fake.send('assign', assign);
+    await b.fake.next('finished');
+  }
+  await b.agent.stop();
+  const folder = join(b.data, 'outbox');
+  const body = (token = ''): string =>
+    join(folder, `${createHash('sha256').update(token).digest('hex')}.body`);
+  await rm(body(lost?.token));
+  await writeFile(body(changed?.token), Buffer.alloc(200_000, 8));
+  await b.again();
+  const { token, outcome } = await b.fake.next('finished');
+  t.equal(token, changed?.token);
+  t.match(outcome, { kind: 'failed', code: 'RUNNER_INCOMPLETE' });
+  const hello = b.fake.hellos.at(-1);
+  t.strictSame(
+    hello?.attempts.map(({ token }) => token),
+    [changed?.token],
+    'one without its bytes is no result: the attempt runs again',
+  );
+});

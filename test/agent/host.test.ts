@@ -84,6 +84,45 @@ t.test('commands', async (t) => {
   );
 });
 
+t.test('a process without free descriptors fails a start, and lives on', async (t) => {
+  // In a process of its own, with few of them.
+  const script = `
+    const { openSync } = await import('node:fs');
+    const [{ runCommand }, { Runc, conmonPaths }, { identify }, { systemClock: clock }] =
+      await Promise.all(process.argv.slice(1).map((path) => import(path)));
+    const runc = new Runc('/nowhere', clock);
+    const said = (work) => work.then(String, (failure) => failure.code);
+    try { for (;;) openSync('/dev/null'); } catch {}
+    console.log(await said(runCommand('true', [], { clock })));
+    console.log(await said(runc.create('a', conmonPaths('/'))));
+    console.log(await said(identify(process.pid)));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    console.log('alive');`;
+  const modules = [
+    '../../agent/host/command.ts',
+    '../../agent/runner/runc.ts',
+    '../../agent/runner/process-identity.ts',
+    '../../shared/clock.ts',
+  ].map((path) => new URL(path, import.meta.url).href);
+  const folder = await mkdtemp(join(tmpdir(), 'runmesh-few-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  for (const name of ['runc', 'conmon']) await symlink('/bin/true', join(folder, name));
+  const { stdout } = await runCommand(
+    'sh',
+    [
+      ...['-c', 'ulimit -n 64; PATH=$1:$PATH; shift; exec "$@"', 'sh', folder],
+      ...[process.execPath, '--input-type=module', '-e', script, ...modules],
+    ],
+    { clock: systemClock },
+  );
+  t.strictSame(stdout.trim().split('\n'), [
+    'HOST_COMMAND_FAILED',
+    'DRIVER_FAILED',
+    'EMFILE',
+    'alive',
+  ]);
+});
+
 t.test('mount tables', async (t) => {
   const text =
     '1 0 0:1 / /a\\040b rw - overlay overlay rw,lowerdir=/x\n2 1 0:2 / /cg rw - cgroup cgroup rw,cpu,memory,pids\n';

@@ -1,5 +1,5 @@
 // A runner's life from the order to the last free byte; and the pure parts it stands on: slots and capacity.
-import { createServer } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import fc from 'fast-check';
 import t from 'tap';
@@ -283,6 +283,41 @@ t.test('stop: SIGTERM, grace, SIGKILL; kill does not wait; drain does', async (t
   b.fake.send('stopRunner', { runnerId: drained, how: 'drain' });
   await b.fake.next('finished', ({ outcome }) => outcome.kind === 'response');
   await b.fake.next('runner', ({ state }) => state === 'TERMINATED');
+});
+
+t.test('a signal that cannot be sent keeps nothing (W1)', async (t) => {
+  await using b = await bench();
+  const runnerId = await b.ready({ graceMs: 10 });
+  const runner = b.driver.runners.get(runnerId);
+  if (!runner) return void t.fail('it runs');
+  const asked: string[] = [];
+  runner.signal = async (name) => {
+    asked.push(name);
+    throw new Error('no such tool');
+  };
+  // As one that no signal reaches: gone when it is removed.
+  b.fake.send('stopRunner', { runnerId, how: 'kill' });
+  await until(() => asked.includes('SIGKILL'), 'SIGTERM was not the last word');
+  runner.crash({ kind: 'signal', signal: 'SIGKILL' });
+  await b.fake.next('runner', ({ state }) => state === 'TERMINATED');
+  t.equal(b.driver.runners.size, 0, 'it was removed');
+});
+
+t.test('the health path is a path of the runner, whatever it looks like', async (t) => {
+  const asked: (string | undefined)[] = [];
+  const elsewhere = createServer((_, response) => void response.end('ok')).listen(0, '127.0.0.1');
+  elsewhere.on('request', () => t.fail('another host was asked'));
+  await new Promise((resolve) => elsewhere.once('listening', resolve));
+  t.teardown(() => elsewhere.close());
+  const { port } = elsewhere.address() as AddressInfo;
+  const listener: RequestListener = (request, response) => {
+    asked.push(request.url);
+    response.end();
+  };
+  await using b = await bench({ app: () => listener });
+  const path = `//127.0.0.1:${port}/health?a`;
+  await b.ready({ health: { path, method: 'GET', timeoutMs: 1_000 } });
+  t.strictSame(asked, [path]);
 });
 
 t.test('states follow each other as the table says (W3)', async (t) => {

@@ -19,6 +19,8 @@ export interface FakeOptions {
   lostMs?: number;
   /** Acknowledges each `finished`; true by default. */
   acks?: boolean;
+  /** Never answers for a payload. */
+  hangsPayloads?: boolean;
   /** Sends heartbeats; true by default. */
   beats?: boolean;
   /** Named in each welcome. */
@@ -168,6 +170,7 @@ export class FakeCoordinator {
     const [, , kind, name = ''] = (request.url ?? '').split('/');
     this.authorizations.push(request.headers.authorization ?? '');
     if (kind === 'payloads') {
+      if (this.options.hangsPayloads) return;
       const bytes = this.payloads.get(name);
       response.writeHead(bytes ? 200 : 404, bytes ? { 'content-length': bytes.byteLength } : {});
       return void response.end(bytes);
