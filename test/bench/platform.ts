@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { request } from 'undici';
 import { stringify } from 'yaml';
 import type { AppFile } from '../../shared/app-spec.ts';
-import { command, complaint } from '../tools/command.ts';
+import { command } from '../tools/command.ts';
 import type { RowParts } from './row.ts';
 import { freePort, waitFor, type Program } from './stage.ts';
 
@@ -51,7 +51,7 @@ async function deployApp(app: AppFile, url: string, folder: string): Promise<voi
   writeFileSync(file, stringify(app));
   const env = { ...process.env, RUNMESH_URL: url };
   const ended = await command(process.execPath, [MAIN, 'deploy', file], { env });
-  if (ended.code !== 0) throw new Error(`deploy: ${complaint(ended)}`);
+  if (ended.code !== 0) throw new Error(`deploy: ${ended.stderr.slice(-2000)}`);
 }
 
 /** The bench's app, deployed as a bare process, with one runner that stays. */

@@ -79,7 +79,7 @@ export class Program {
   }
 
   tail(): string {
-    return this.said().trimEnd().split('\n').slice(-5).join('\n');
+    return this.said().trimEnd().split('\n').slice(-15).join('\n');
   }
 
   /** Ends it in order, or by force when it does not go. */
