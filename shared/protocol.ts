@@ -92,7 +92,7 @@ const runnerReport = z.object({
   cpu: z.number().nonnegative().exactOptional(),
   memoryBytes: whole.exactOptional(),
   progress: progress.exactOptional(),
-  /** Why it ended, when it did not end as it was told to. */
+  /** Why it ends or ended, when not as it was told to. */
   failure: failure.exactOptional(),
   exit: exit.exactOptional(),
 });

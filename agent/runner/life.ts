@@ -56,6 +56,8 @@ export class Life {
   readonly #progress: ProgressReports;
   readonly #phases: Record<string, number> = {};
   #phase: Phase = { at: 'preparing' };
+  /** Why it ends, from the moment that is known: a start that failed is told with TERMINATING already. */
+  #failing: Failure | undefined;
   #state: RunnerState = 'PENDING';
   #stateSinceMs: number;
 
@@ -96,7 +98,7 @@ export class Life {
     const { app, revision, slots, cpu, memoryBytes } = this.order;
     const progress = this.#state === 'DOCKER_PULL' ? this.#progress.latest : undefined;
     const phase = this.#phase;
-    const failure = phase.at === 'ended' ? phase.failure : undefined;
+    const failure = phase.at === 'ended' ? phase.failure : this.#failing;
     const exit = phase.at === 'ended' ? phase.exit : undefined;
     return {
       runnerId: this.id,
@@ -138,6 +140,7 @@ export class Life {
     } catch (thrown) {
       ending = this.#endingOf(thrown);
     }
+    this.#failing = ending.failure;
     for (const step of undo.reverse()) {
       // One thing that cannot be freed must not keep the others (W1).
       await step().catch((thrown: unknown) =>

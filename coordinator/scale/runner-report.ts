@@ -38,6 +38,8 @@ export function runnerReport(turn: Turn, nodeId: NodeId, report: RunnerReport): 
   runner.phase = phaseOf(turn, runner, nodeId, report);
   noteState(turn, runner);
   if (wasStarting && runner.phase.kind === 'ready') succeeded(turn, runner);
+  // It still has to be stopped, but the next start is planned from now on.
+  if (wasStarting && report.failure) startFailed(turn, runner, report.failure.code);
   turn.touch(runner.app);
   return 'fine';
 }
@@ -78,16 +80,19 @@ function succeeded(turn: Turn, runner: Runner): void {
   }
 }
 
-function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport): void {
+/** Once for each start that failed: it is told with TERMINATING where there is something to stop, else with TERMINATED. */
+function startFailed(turn: Turn, runner: Runner, code: FailureCode): void {
   const app = turn.state.apps.get(runner.app);
+  if (app && !NOT_THE_APP.includes(code)) app.failures = afterFailure(app.failures, turn.elapsed);
+}
+
+function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport): void {
   const { failure } = report;
-  const starting = runner.phase.kind === 'starting';
   if (failure?.code === 'NODE_FULL') {
     const node = turn.state.nodes.get(nodeId);
     if (node) node.fullUntil = turn.elapsed + FULL_MS;
   }
-  if (app && starting && failure && !NOT_THE_APP.includes(failure.code))
-    app.failures = afterFailure(app.failures, turn.elapsed);
+  if (runner.phase.kind === 'starting' && failure) startFailed(turn, runner, failure.code);
   const why = runner.phase.kind === 'ending' ? runner.phase.why : 'ended by itself';
   endRunner(turn, runner, failure ? { reason: failure.message, failure } : { reason: why });
 }
