@@ -35,10 +35,11 @@ export async function mountRootfs(options: RootfsOptions, signal?: AbortSignal):
   const work = join(folder, 'work');
   await rootfs[Symbol.asyncDispose]();
   try {
-    for (const part of [rootfs.upper, work, rootfs.path])
-      await mkdir(part, { recursive: true, mode: 0o755 });
-    // Others must be able to pass: a runner may live in a user namespace. The process's umask must not decide.
-    await chmod(rootfs.upper, 0o755);
+    for (const part of [rootfs.upper, work, rootfs.path]) {
+      await mkdir(part, { recursive: true });
+      // Others must be able to pass: a runner may live in a user namespace. The process's umask must not decide.
+      await chmod(part, 0o755);
+    }
     await checkWhole(layerFolders);
     await makeImpliedFolders(rootfs.upper, layerFolders);
     const lower = layerFolders.length > 0 ? layerFolders : [await emptyFolder(folder)];

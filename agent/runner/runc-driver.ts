@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../shared/clock.ts';
 import { Failure } from '../../shared/failure.ts';
 import type { Host, RunnerCgroup, RunnerNetwork } from '../host/host.ts';
+import { mountRootfs } from '../image/rootfs.ts';
 import { bundleConfig } from './bundle.ts';
 import { CDI_FOLDERS } from './cdi.ts';
 import { Container, endConmon } from './container.ts';
@@ -113,14 +114,10 @@ export class RuncDriver implements Driver {
   }
 
   async #mountRoot(folder: string, source: ImageSource, signal: AbortSignal): Promise<void> {
-    const at = (name: string): string => join(folder, name);
     const { layerFolders } = source;
-    // An overlay wants a lower folder, and an image may have no layer.
-    const lower = layerFolders.length > 0 ? layerFolders : [at('empty')];
-    const target = at('rootfs');
-    await this.#host.mountOverlay({ lower, upper: at('upper'), work: at('work'), target }, signal);
+    const rootfs = await mountRootfs({ host: this.#host, folder, layerFolders }, signal);
     // Many minimal images have none, and nearly every program wants one.
-    const temporary = join(target, 'tmp');
+    const temporary = join(rootfs.path, 'tmp');
     if ((await lstat(temporary).catch(() => undefined)) === undefined) {
       await mkdir(temporary);
       await chmod(temporary, 0o1777);
@@ -177,7 +174,7 @@ export class RuncDriver implements Driver {
 async function makeFolders(folder: string): Promise<void> {
   if (existsSync(folder)) throw new Error('there is such a runner already');
   await mkdir(folder, { recursive: true, mode: 0o711 });
-  for (const name of ['upper', 'work', 'rootfs', 'data', 'exits', 'persist', 'sockets', 'empty']) {
+  for (const name of ['data', 'exits', 'persist', 'sockets']) {
     await mkdir(join(folder, name));
     await chmod(join(folder, name), 0o755);
   }

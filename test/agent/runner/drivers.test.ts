@@ -19,6 +19,8 @@ import type { HostAbilities, Host } from '../../../agent/host/host.ts';
 import { LinuxHost } from '../../../agent/host/linux-host.ts';
 import { mountsUnder } from '../../../agent/host/mount-table.ts';
 import { dataFolderTag } from '../../../agent/host/network-plan.ts';
+import { ROOT, bytesOfText } from '../../../agent/image/byte-path.ts';
+import type { LayerRecord } from '../../../agent/image/layer-store.ts';
 import type { Driver, RunnerSource, RunnerSpec } from '../../../agent/runner/driver.ts';
 import { MemoryDriver } from '../../../agent/runner/memory-driver.ts';
 import { markedProcesses } from '../../../agent/runner/owned-processes.ts';
@@ -47,6 +49,15 @@ await writeFile(
 );
 await writeFile(join(layer, 'etc/group'), 'root:x:0:\nvideo:x:44:app\n');
 if (noBusybox === false) await copyFile(debian.file('busybox'), join(layer, 'bin/busybox'));
+
+await layerRecord(layer);
+
+/** Beside the folder, as the layer store leaves it. */
+async function layerRecord(folder: string, more: Partial<LayerRecord> = {}): Promise<void> {
+  const none = { sizeBytes: 0, entries: 0, implied: [], opaque: [], lacks: [] };
+  const record: LayerRecord = { diffId: digestOf(folder), ...none, ...more };
+  await writeFile(join(folder, '..', 'layer.json'), JSON.stringify(record));
+}
 
 // Timers of the clock keep no process alive; in the agent its servers do.
 const alive = setInterval(() => undefined, 1_000);
@@ -224,7 +235,7 @@ t.test('runc driver', { skip: noRunc }, async (t) => {
 
   const outputOf = async (script: string, more: Partial<RunnerSpec> = {}, user = '') => {
     const source = image(['/bin/busybox', 'sh', '-c', script], user);
-    const running = await driver.start(appSpec(image, 'crash', { ...more, source }), never);
+    const running = await driver.start(appSpec(image, 'crash', { source, ...more }), never);
     const exit = await running.exited;
     const log = new TextDecoder().decode((await running.readLog(0, 65_536)).bytes);
     await running.remove();
@@ -243,6 +254,27 @@ $b cat /data/m/w; echo x > /data/m/w; $b cat /etc/hostname /etc/resolv.conf; $b 
     t.match(log, '/home/app 8000');
     await t.rejects(outputOf('true', {}, 'nobody-knows'), { code: 'IMAGE_INVALID' });
   });
+
+  t.test(
+    'a folder that a layer only implies keeps the attributes of the layer below',
+    async (t) => {
+      const [top, low] = ['top', 'low'].map((name) => join(data, name, 'fs'));
+      if (top === undefined || low === undefined) return;
+      for (const folder of [top, low]) await mkdir(join(folder, 'tmp'), { recursive: true });
+      await chmod(join(low, 'tmp'), 0o1777);
+      await layerRecord(low);
+      await layerRecord(top, { implied: [ROOT, bytesOfText('tmp')] });
+      const script = 'echo x > /tmp/y; /bin/busybox stat -c %a /tmp';
+      const source = image(['/bin/busybox', 'sh', '-c', script], 'app');
+      if (source.kind !== 'image') return;
+      const layers = { ...source, layerFolders: [top, layer, low] };
+      t.match(await outputOf('', { source: layers }), { log: '1777\n' });
+
+      await layerRecord(top, { lacks: ['owners (not root)'] });
+      await t.rejects(outputOf('', { source: layers }), { message: /lacks owners/ });
+      t.strictSame(await left('runc'), []);
+    },
+  );
 
   t.test('what it may not do', async (t) => {
     const script = `b=/bin/busybox; try() { "$@" 2>/dev/null >&2 && echo "DONE $*"; }
