@@ -9,11 +9,31 @@ export interface Chance {
   fraction(reason: string): number;
 }
 
+/** Drawn at once, handed out in slices: a system call for each id is a visible part of a short request. */
+const POOL_BYTES = 4_096;
+
+class SystemChance implements Chance {
+  #pool = Buffer.alloc(0);
+
+  bytes(sizeBytes: number): Uint8Array {
+    return sizeBytes > POOL_BYTES / 4 ? randomBytes(sizeBytes) : this.#take(sizeBytes);
+  }
+
+  fraction(): number {
+    return this.#take(4).readUInt32LE() / 2 ** 32;
+  }
+
+  /** No byte is handed out twice. */
+  #take(sizeBytes: number): Buffer {
+    if (this.#pool.byteLength < sizeBytes) this.#pool = randomBytes(POOL_BYTES);
+    const taken = this.#pool.subarray(0, sizeBytes);
+    this.#pool = this.#pool.subarray(sizeBytes);
+    return taken;
+  }
+}
+
 /** The machine's own randomness, fit for secrets. */
-export const systemChance: Chance = {
-  bytes: (sizeBytes) => randomBytes(sizeBytes),
-  fraction: () => randomBytes(4).readUInt32LE() / 2 ** 32,
-};
+export const systemChance: Chance = new SystemChance();
 
 /** Repeatable randomness for tests and simulations (mulberry32): the same seed gives the same draws. */
 export function seededChance(seed: number): Chance {

@@ -1,5 +1,6 @@
 // THE table of event names: what is logged, kept in history and counted. A name is part of the contract; fields are
-// words of the glossary. One wide event ends each attempt, pull and runner start, with its phases in milliseconds.
+// words of the glossary. One wide event ends each attempt, pull and runner start, with its phases in milliseconds; the small
+// steps before it are for debugging.
 
 export const events = {
   'request.submitted': 'A request was accepted and is durable.',
@@ -19,6 +20,7 @@ export const events = {
   'app.deleted': 'An app was deleted.',
   'node.joined': 'An agent said hello.',
   'node.suspect': 'A node was silent; it gets no new work.',
+  'node.mass_loss': 'Most nodes went at once: we are cut off, and their attempts are left alone.',
   'node.lost': 'A node was silent for long; its attempts run again.',
   'link.refused': 'A connection to the agent link was refused.',
   'store.failed': 'A commit failed; the state was loaded again from disk.',
@@ -35,3 +37,10 @@ export const events = {
 } as const satisfies Record<string, string>;
 
 export type EventName = keyof typeof events;
+
+/** Steps that come several times a request: logged at level debug. */
+export const stepEvents: ReadonlySet<EventName> = new Set([
+  'request.submitted',
+  'request.dispatched',
+  'request.started',
+]);

@@ -1,7 +1,7 @@
 // Structured logs: JSON lines on stdout through pino, one event name of events.ts each, fields in the glossary's words.
 // Output of runners is never printed raw, and fields that could hold a secret are redacted by name.
 import { pino, type Logger } from 'pino';
-import type { EventName } from './events.ts';
+import { stepEvents, type EventName } from './events.ts';
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 export type LogFields = Record<string, unknown>;
@@ -45,7 +45,8 @@ export const silentLog: Log = {
 
 function logOver(logger: Logger): Log {
   return {
-    event: (name, fields = {}) => logger.info(fields, name),
+    event: (name, fields = {}) =>
+      stepEvents.has(name) ? logger.debug(fields, name) : logger.info(fields, name),
     warn: (message, fields = {}) => logger.warn(fields, message),
     error: (message, fields = {}) => logger.error(fields, message),
     debug: (message, fields = {}) => logger.debug(fields, message),

@@ -59,7 +59,7 @@ const record = z.object({
  * The coordinator mostly acknowledges sooner: then the disk is not touched at all. An agent that dies before costs what
  * it would have cost this much earlier: the attempt runs again.
  */
-const WRITE_AFTER_MS = 10;
+const WRITE_AFTER_MS = 250;
 const BACKOFF = { baseMs: 500, capMs: 30_000 };
 
 export interface OutboxParts {

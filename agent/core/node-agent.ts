@@ -96,6 +96,8 @@ export class NodeAgent implements LinkServer {
       case 'goodbye':
         // The session's own.
         return;
+      default:
+        return message satisfies never;
     }
   }
 

@@ -2,7 +2,7 @@
 // The path lies right below the root, as Docker's cgroupfs driver has it: not below our own service, which would
 // have to leave its own cgroup first, and whose end would take the runners with it (A2).
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep, type Clock } from '../../shared/clock.ts';
 import { Failure, systemCode } from '../../shared/failure.ts';
@@ -171,18 +171,4 @@ async function removeBelow(folder: string, clock: Clock): Promise<void> {
       await sleep(clock, 10);
     }
   }
-}
-
-/** The cgroup path of a process in the hierarchy that we use, for proofs of identity. */
-export async function cgroupOfProcess(
-  pid: number,
-  table: CgroupTable,
-): Promise<string | undefined> {
-  const text = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => undefined);
-  const wanted = table.version === 2 ? '' : 'pids';
-  for (const line of text?.split('\n') ?? []) {
-    const match = /^\d+:([^:]*):(.*)$/.exec(line);
-    if (match !== null && (match[1] ?? '').split(',').includes(wanted)) return match[2];
-  }
-  return undefined;
 }

@@ -131,8 +131,9 @@ class DirectCall implements Dispatcher.DispatchHandler {
       controller.abort(new Error('the head of the response is malformed'));
       return this.#fail(thrown);
     }
-    // The head of a stream must not wait for its first event.
-    this.#response.flushHeaders();
+    // The head of a stream must not wait for its first event; that of a body of known length goes out with it, in one write.
+    if (!headers.some((name, at) => at % 2 === 0 && name.toLowerCase() === 'content-length'))
+      this.#response.flushHeaders();
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {

@@ -1,4 +1,4 @@
-// Every process that belongs to a bare runner, found by the mark in its environment (`RUNMESH_RUNNER=<id>`), which
+// Every process that belongs to a bare runner, found by the mark in its environment (`RUNMESH_RUNNER=<its folder>`), which
 // descendants inherit whatever session or parent they choose. For machines without cgroups, where nothing else holds
 // them together. One that wipes its own environment gets away: README.md says so.
 import { readdir, readFile } from 'node:fs/promises';

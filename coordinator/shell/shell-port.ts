@@ -145,8 +145,7 @@ export class ShellPort implements CoordinatorPort {
   }
 
   async #read<T>(key: string): Promise<T | undefined> {
-    const value = await this.#parts.shell.store.get(key);
-    return value ? (decodeValue(key, value) as T) : undefined;
+    return (await this.#parts.shell.read(key)) as T | undefined;
   }
 
   async #body(key: string, rest: BodyRest): Promise<AsyncIterable<Uint8Array>> {

@@ -306,7 +306,7 @@ t.test('a disk that refuses loses nothing, and stops new work (O2)', async (t) =
   t.equal(bodyText(await b.fake.next('finished')), '{"a":1}', 'the result is told from memory');
   await b.fake.next('started');
   // Not acknowledged, so it is to be written, which fails.
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await new Promise((resolve) => setTimeout(resolve, 500));
   b.fake.send('assign', assignment(runnerId));
   t.match(await b.fake.next('refused'), { failure: { code: 'DISK_FULL' } });
   await rm(folder);

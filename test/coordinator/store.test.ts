@@ -77,7 +77,7 @@ void t.test('G1, G2: callers share a write, and nothing is written after one fai
 });
 
 void t.test('O1: the overlay keeps what a pinned loader may have missed', async (t) => {
-  const overlay = new Overlay();
+  const overlay = new Overlay(0);
   overlay.write('k', 1, 1);
   const release = overlay.pin();
   overlay.write('k', 2, 2);
@@ -90,6 +90,15 @@ void t.test('O1: the overlay keeps what a pinned loader may have missed', async 
   overlay.write('j', 1, 3);
   overlay.settle(['j'], 3);
   t.equal(overlay.size, 0, 'nobody pinned: forgotten at once');
+
+  const keeping = new Overlay(2);
+  for (let step = 1; step <= 9; step += 1) {
+    keeping.write(`k${step}`, step, step);
+    t.equal(keeping.findSettled(`k${step}`), undefined, 'not on disk yet');
+    keeping.settle([`k${step}`], step);
+    t.same(keeping.findSettled(`k${step}`)?.value, step);
+  }
+  t.ok(keeping.size <= 4, 'O2: only the latest are kept');
 });
 
 void t.test('the key space is as it was', async (t) => {
