@@ -173,10 +173,6 @@ export function ownerOf(app: string): string {
   return app.slice(0, app.indexOf('/'));
 }
 
-export function aliasOf(app: string): string {
-  return app.slice(app.indexOf('/') + 1);
-}
-
 /** The machine that is asked for first; the rest of an ordered list are fallbacks, which come later. */
 export function firstMachine(spec: AppSpec): Machine {
   const first = Array.isArray(spec.machine) ? spec.machine[0] : spec.machine;

@@ -39,13 +39,6 @@ export function isReady(state: RunnerState): boolean {
   return state === 'IDLE' || state === 'RUNNING';
 }
 
-/** On its way to ready: counts as supply (S2). */
-export function isStarting(state: RunnerState): boolean {
-  return (
-    state === 'PENDING' || state === 'DOCKER_PULL' || state === 'SETUP' || state === 'FAILURE_DELAY'
-  );
-}
-
 /** On its way out, or gone. */
 export function isEnding(state: RunnerState): boolean {
   return state === 'DRAINING' || state === 'TERMINATING' || state === 'TERMINATED';

@@ -3,6 +3,7 @@
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { loadAgentConfig } from '../../agent/config.ts';
+import { LOOPBACK } from '../../shared/address-guard.ts';
 import { isLoopbackHost, parseHostPort } from '../../shared/host-port.ts';
 import { loadCoordinatorConfig } from '../../coordinator/config.ts';
 import { openLog, type Log } from '../../shared/log.ts';
@@ -86,7 +87,7 @@ async function startDevAgent(shell: Shell, url: string, data: string, log: Log):
       coordinator: url.replace(/^http/, 'ws'),
       listen: '127.0.0.1:0',
       data,
-      allowPrivate: ['127.0.0.0/8', '::1/128'],
+      allowPrivate: [...LOOPBACK],
       toolsPath: toolsPathOf(shell.env),
     },
   });

@@ -289,6 +289,8 @@ export class LinkSession {
       case 'refused':
       case 'finished':
         return this.#onAttempt(nodeId, message);
+      default:
+        return message satisfies never;
     }
   }
 
