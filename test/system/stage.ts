@@ -10,7 +10,7 @@ import { buildBusyboxImage, imageTools } from '../../examples/images/build-image
 import { push, startRegistry } from '../../examples/images/registry.ts';
 import type { NodeView, RunnerView } from '../../coordinator/core/query.ts';
 import type { RequestView } from '../../coordinator/api/request-view.ts';
-import { run, type Ended } from '../cli/command.ts';
+import { runHere, type Ended } from '../cli/command.ts';
 import { skipWithoutRoot, tools, toolsFolder, type Tools } from '../tools/tools.ts';
 import { leftovers } from './leftovers.ts';
 
@@ -32,7 +32,7 @@ export interface Stage {
   readonly image: string;
   /** Environment for further programs. */
   readonly env: NodeJS.ProcessEnv;
-  /** Runs the real command against the mesh. */
+  /** Runs the real command against the mesh, in this process: it is called often. */
   cli(...args: string[]): Promise<Ended>;
   /** Writes an app file and deploys it. @throws Error with what the command said */
   deploy(text: string): Promise<void>;
@@ -77,8 +77,7 @@ export async function openStage(
     if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
     return (await response.json()) as T;
   };
-  const cli: Stage['cli'] = (...args) =>
-    run(args, { url: mesh.url, env: { PATH: env['PATH'] ?? '' } });
+  const cli: Stage['cli'] = (...args) => runHere(args, { url: mesh.url });
   const runners: Stage['runners'] = async (app) => {
     const { items } = await get<{ items: RunnerView[] }>(`/v1/runners?all=true&app=${app}`);
     return items.sort((a, b) => (a.id < b.id ? -1 : 1));
