@@ -6,6 +6,9 @@ interface Entry {
   key: string;
 }
 
+/** Stale entries that are not worth a clean-up. */
+const SLACK = 64;
+
 export class Agenda {
   readonly #due = new Map<string, number>();
   readonly #heap: Entry[] = [];
@@ -19,6 +22,7 @@ export class Agenda {
     if (this.#due.get(key) === at) return;
     this.#due.set(key, at);
     this.#push({ at, key });
+    if (this.#heap.length > 2 * this.#due.size + SLACK) this.#compact();
   }
 
   /** When the next key is due. */
@@ -43,6 +47,12 @@ export class Agenda {
   #skipStale(): void {
     for (let top = this.#heap[0]; top && this.#due.get(top.key) !== top.at; top = this.#heap[0])
       this.#pop();
+  }
+
+  /** A key that is moved on with every event leaves a stale entry each time: they must not pile up. */
+  #compact(): void {
+    this.#heap.length = 0;
+    for (const [key, at] of this.#due) this.#push({ at, key });
   }
 
   #push(entry: Entry): void {

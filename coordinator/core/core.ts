@@ -116,10 +116,10 @@ function fromAgent(turn: Turn, event: EventOf<'runner' | 'images' | 'gpus'>): vo
   if (node?.link.kind !== 'linked' || node.link.linkId !== linkId) return;
   if (message.name === 'runner') {
     const verdict = runnerReport(turn, nodeId, message.body);
-    if (verdict === 'stop')
+    if (verdict !== 'fine')
       turn.send(nodeId, {
         name: 'stopRunner',
-        body: { runnerId: message.body.runnerId, how: 'stop' },
+        body: { runnerId: message.body.runnerId, how: verdict },
       });
   } else if (message.name === 'images') {
     for (const digest of message.body.added) node.images.add(digest);

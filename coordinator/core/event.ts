@@ -90,6 +90,8 @@ export type Event =
       requestId: RequestId;
       attempt: { epoch: number; number: number };
       why: string;
+      /** Only if its node is still away when this is applied. */
+      unlessBack?: boolean;
     }
   /** A retry is due, or a start timeout ran out. */
   | { type: 'due'; requestId: RequestId; kind: 'retry' | 'start' }

@@ -1,14 +1,17 @@
 // Nodes and their links: a hello is the full state of an agent, so joining and coming back are one thing. Silence makes a node
 // suspect (no new work); a node that stays away is lost, and its attempts run again, uncharged (Q5).
-import type { NodeId } from '../../shared/ids.ts';
+import type { NodeId, RunnerId } from '../../shared/ids.ts';
 import { keys } from '../store/keys.ts';
 import type { NodeRecord } from '../store/records.ts';
 import type { Node } from '../state/node.ts';
-import { nodeOf, type Runner } from '../state/runner.ts';
+import { notShy } from '../dispatch/shyness.ts';
+import { runnersOn } from '../state/place-of-runner.ts';
+import type { Runner } from '../state/runner.ts';
 import { endRunner } from '../scale/end-runner.ts';
 import { runnerReport } from '../scale/runner-report.ts';
 import { sendStart } from '../scale/start-runner.ts';
 import { touchUnplaced } from '../scale/touch-unplaced.ts';
+import { heldUntil } from './mass-loss.ts';
 import { reconcileAttempts } from './reconcile-attempts.ts';
 import type { EventOf } from './event.ts';
 import type { Turn } from './turn.ts';
@@ -24,6 +27,7 @@ export function linkUp(turn: Turn, event: EventOf<'linkUp'>): void {
     incarnation: hello.incarnation,
     firstSeenAt: known?.record.firstSeenAt ?? turn.now,
     lastSeenAt: turn.now,
+    isLinked: true,
   };
   const node: Node = {
     record,
@@ -39,16 +43,23 @@ export function linkUp(turn: Turn, event: EventOf<'linkUp'>): void {
     },
     facts: hello,
     images: new Set(hello.images),
-    fullUntil: 0,
+    full: notShy,
   };
   state.nodes.set(hello.nodeId, node);
   state.links.set(linkId, hello.nodeId);
   state.agenda.set(`node:${hello.nodeId}`, undefined);
   turn.put(undefined, keys.node(hello.nodeId), record, 'soft');
-  const stop = reconcileRunners(turn, event);
-  const revoke = reconcileAttempts(turn, event);
-  turn.act({ act: 'welcome', linkId, revoke, stop });
-  for (const runner of runnersOn(turn, hello.nodeId))
+  // The welcome is the first that the agent hears; what it must end is found out next.
+  const welcome = {
+    act: 'welcome' as const,
+    linkId,
+    revoke: [] as string[],
+    stop: [] as RunnerId[],
+  };
+  turn.act(welcome);
+  welcome.stop.push(...reconcileRunners(turn, event));
+  welcome.revoke.push(...reconcileAttempts(turn, event));
+  for (const runner of runnersOn(state, hello.nodeId))
     if (runner.phase.kind === 'starting' && runner.phase.state === 'PENDING')
       sendStart(turn, runner);
   turn.record('node.joined', {
@@ -60,7 +71,7 @@ export function linkUp(turn: Turn, event: EventOf<'linkUp'>): void {
   });
   endHoldWhenAllAreBack(turn);
   touchUnplaced(turn);
-  for (const runner of runnersOn(turn, hello.nodeId)) turn.touch(runner.app);
+  for (const runner of runnersOn(state, hello.nodeId)) turn.touch(runner.app);
 }
 
 /** Runners that the agent has and we do not want; those that we had there and it has not are gone. */
@@ -70,10 +81,17 @@ function reconcileRunners(turn: Turn, event: EventOf<'linkUp'>): Runner['id'][] 
   const there = new Set(runners.map((report) => report.runnerId));
   for (const report of runners) {
     const mine = turn.state.runners.get(report.runnerId);
-    if (mine?.phase.kind === 'ending') stop.push(report.runnerId);
-    else if (runnerReport(turn, nodeId, report) === 'stop') stop.push(report.runnerId);
+    const verdict =
+      mine?.phase.kind === 'ending' && report.state !== 'TERMINATED'
+        ? mine.phase.state === 'DRAINING'
+          ? 'drain'
+          : 'stop'
+        : runnerReport(turn, nodeId, report);
+    if (verdict === 'stop') stop.push(report.runnerId);
+    if (verdict === 'drain')
+      turn.send(nodeId, { name: 'stopRunner', body: { runnerId: report.runnerId, how: 'drain' } });
   }
-  for (const runner of runnersOn(turn, nodeId)) {
+  for (const runner of runnersOn(turn.state, nodeId)) {
     if (there.has(runner.id)) continue;
     // A start that was on its way when the link broke is simply said again.
     if (runner.phase.kind === 'starting' && runner.phase.state === 'PENDING') continue;
@@ -87,8 +105,8 @@ export function linkDown(turn: Turn, event: EventOf<'linkDown'>): void {
   turn.state.links.delete(event.linkId);
   if (node?.link.kind !== 'linked' || node.link.linkId !== event.linkId) return;
   const lostAt = turn.elapsed + turn.state.timing.lostMs;
-  node.link = { kind: 'away', lostAt };
-  node.record = { ...node.record, lastSeenAt: turn.now };
+  node.link = { kind: 'away', since: turn.elapsed, lostAt };
+  node.record = { ...node.record, lastSeenAt: turn.now, isLinked: false };
   turn.put(undefined, keys.node(event.nodeId), node.record, 'soft');
   turn.state.agenda.set(`node:${event.nodeId}`, lostAt);
   turn.record('node.suspect', { node: event.nodeId, name: node.record.name });
@@ -99,7 +117,10 @@ export function linkHearing(turn: Turn, event: EventOf<'linkSilent' | 'linkHeard
   if (node?.link.kind !== 'linked' || node.link.linkId !== event.linkId) return;
   node.link.silent = event.type === 'linkSilent';
   if (node.link.silent) turn.record('node.suspect', { node: event.nodeId, name: node.record.name });
-  else for (const runner of runnersOn(turn, event.nodeId)) turn.touch(runner.app);
+  else {
+    touchUnplaced(turn);
+    for (const runner of runnersOn(turn.state, event.nodeId)) turn.touch(runner.app);
+  }
 }
 
 export function nodeDialled(turn: Turn, event: EventOf<'nodeDialled'>): void {
@@ -110,27 +131,55 @@ export function nodeDialled(turn: Turn, event: EventOf<'nodeDialled'>): void {
     event.reachable && address !== undefined
       ? { reachable: true, address }
       : { reachable: false, why: event.reason ?? 'the agent cannot be dialled' };
-  for (const runner of runnersOn(turn, event.nodeId)) turn.touch(runner.app);
+  for (const runner of runnersOn(turn.state, event.nodeId)) turn.touch(runner.app);
 }
 
 /** The node stayed away: its runners count as gone, and what it executed is placed again. */
 export function nodeLost(turn: Turn, nodeId: NodeId): void {
   const node = turn.state.nodes.get(nodeId);
-  if (node?.link.kind !== 'away') return;
-  node.link = { kind: 'away', lostAt: undefined };
+  if (node?.link.kind !== 'away' || isHeld(turn, node)) return;
+  node.link = { ...node.link, lostAt: undefined };
   node.facts = undefined;
+  if (node.record.isLinked) {
+    node.record = { ...node.record, isLinked: false };
+    turn.put(undefined, keys.node(nodeId), node.record, 'soft');
+  }
   turn.record('node.lost', { node: nodeId, name: node.record.name });
   const failure = { code: 'LINK_LOST', message: 'the node was lost' } as const;
-  for (const runner of runnersOn(turn, nodeId))
+  for (const runner of runnersOn(turn.state, nodeId))
     endRunner(turn, runner, { reason: 'the node was lost', failure });
   for (const { requestId, hold } of turn.state.flights.values())
     if (hold.kind === 'sent' && hold.nodeId === nodeId) {
       const { epoch, number } = hold;
       turn.act({
         act: 'then',
-        event: { type: 'requeue', requestId, attempt: { epoch, number }, why: 'the node was lost' },
+        event: {
+          type: 'requeue',
+          requestId,
+          attempt: { epoch, number },
+          why: 'the node was lost',
+          unlessBack: true,
+        },
       });
     }
+}
+
+/** Most nodes went with it: then it is given more time (mass-loss.ts). */
+function isHeld(turn: Turn, node: Node): boolean {
+  if (node.link.kind !== 'away') return false;
+  const all = [...turn.state.nodes.values()];
+  const gone = all.filter(({ link }) => link.kind === 'away' && link.lostAt !== undefined).length;
+  const linked = all.filter(({ link }) => link.kind === 'linked').length;
+  const { lostMs } = turn.state.timing;
+  const view = { gone, linked, awaySince: node.link.since, lostMs };
+  const until = heldUntil(view, turn.elapsed);
+  if (until === undefined) return false;
+  node.link.lostAt = until;
+  turn.state.agenda.set(`node:${node.record.nodeId}`, until);
+  if (turn.state.massLossUntil === undefined || turn.state.massLossUntil <= turn.elapsed)
+    turn.record('node.mass_loss', { gone, linked });
+  turn.state.massLossUntil = until;
+  return true;
 }
 
 /** After a restart nothing is started until the nodes that we know are back, or had their time (DESIGN §7 Scale). */
@@ -145,8 +194,4 @@ export function endHold(turn: Turn): void {
   turn.state.holdUntil = undefined;
   turn.state.agenda.set('hold', undefined);
   for (const app of turn.state.apps.keys()) turn.touch(app);
-}
-
-export function runnersOn(turn: Turn, nodeId: NodeId): Runner[] {
-  return [...turn.state.runners.values()].filter((runner) => nodeOf(runner) === nodeId);
 }

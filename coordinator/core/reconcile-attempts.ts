@@ -20,6 +20,9 @@ export function reconcileAttempts(turn: Turn, event: EventOf<'linkUp'>): string[
     if (record && flight && flight.nodeId === nodeId) {
       there.add(record.id);
       keepFlight(turn, record, flight);
+      // Its agent may not have heard of it.
+      if (record.cancelRequestedAt !== undefined && !finished)
+        turn.send(nodeId, { name: 'cancel', body: { token } });
     } else if (!finished) revoke.push(token);
   }
   for (const { requestId, hold } of [...turn.state.flights.values()]) {
@@ -43,12 +46,12 @@ function keepFlight(turn: Turn, record: RequestRecord, flight: Flight): void {
   const runner = turn.state.runners.get(flight.runnerId);
   const known = turn.state.flights.get(record.id);
   if (known?.hold.kind === 'reserved') releaseFlight(turn, record.id);
-  if (runner && !runner.leases.has(record.id)) {
-    const counted = turn.state.flights.has(record.id);
-    takeSlot(turn, runner, record.id);
-    const app = turn.state.apps.get(record.app);
-    if (counted && app) app.inFlight -= 1;
-  }
+  const app = turn.state.apps.get(record.app);
+  // One of an earlier life counts already and holds no slot.
+  if (app && turn.state.flights.has(record.id))
+    app.inFlight -= runner?.leases.has(record.id) ? 0 : 1;
+  if (runner && !runner.leases.has(record.id)) takeSlot(turn, runner, record.id);
+  else if (app && !runner) app.inFlight += 1;
   turn.state.flights.set(record.id, {
     requestId: record.id,
     app: record.app,

@@ -6,6 +6,7 @@ import type { RunnerState } from '../../shared/runner-state.ts';
 import { queuedOf, type App } from '../state/app.ts';
 import type { CoreState } from '../state/core-state.ts';
 import { placeNodeOf, type Node } from '../state/node.ts';
+import { runnersOn } from '../state/place-of-runner.ts';
 import { nodeOf, stateOf, type EndedRunner, type Runner } from '../state/runner.ts';
 import type { AppView, CoreCounts, NodeView, Queries, QueryName, RunnerView } from './query.ts';
 import { waitReason } from './wait-reason.ts';
@@ -133,7 +134,7 @@ function nodeRef(
 }
 
 function nodeView(state: CoreState, node: Node, at: Moment): NodeView {
-  const place = placeNodeOf(node, state.runners.values(), at.elapsed);
+  const place = placeNodeOf(node, runnersOn(state, node.record.nodeId), at.elapsed);
   const { link, facts, record } = node;
   const linked = link.kind === 'linked';
   return {

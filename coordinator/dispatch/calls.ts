@@ -8,9 +8,7 @@ import type { WaitingCall } from '../state/app.ts';
 import type { Runner } from '../state/runner.ts';
 import { nodeOf } from '../state/runner.ts';
 import { directAddress, releaseCall, takeSlot } from './leases.ts';
-
-/** How long a runner that refused a call is left alone. */
-const SHY_MS = 200;
+import { afterRefusal, notShy } from './shyness.ts';
 
 export function call(turn: Turn, event: EventOf<'call'>): void {
   const app = turn.state.apps.get(event.app);
@@ -63,7 +61,9 @@ export function callEnded(turn: Turn, event: EventOf<'callEnded'>): void {
   const lease = turn.state.calls.get(event.callId);
   if (lease) {
     const runner = turn.state.runners.get(lease.runnerId);
-    if (runner && event.refusedByAgent) runner.shyUntil = turn.elapsed + SHY_MS;
+    if (runner && event.refusedByAgent)
+      runner.shy = afterRefusal(runner.shy, 'runner', turn.elapsed);
+    else if (runner) runner.shy = notShy;
     return releaseCall(turn, event.callId);
   }
   const waiting = dropWaiting(turn, event.callId);

@@ -8,7 +8,7 @@ import { noteState } from '../scale/note-state.ts';
 
 /** D1: the runner is ready, its node is heard, and it did not refuse a moment ago. */
 export function isOpen(turn: Turn, runner: Runner): boolean {
-  if (runner.phase.kind !== 'ready' || runner.shyUntil > turn.elapsed) return false;
+  if (runner.phase.kind !== 'ready' || runner.shy.until > turn.elapsed) return false;
   const node = turn.state.nodes.get(runner.phase.node);
   return node !== undefined && isReadyNode(node);
 }

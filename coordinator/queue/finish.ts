@@ -3,14 +3,15 @@
 import type { EventOf } from '../core/event.ts';
 import type { Turn } from '../core/turn.ts';
 import { failures, type FailureCode } from '../../shared/failure.ts';
-import { partitionOfRequest, type NodeId } from '../../shared/ids.ts';
+import { partitionOfRequest } from '../../shared/ids.ts';
 import type { Headers, Outcome } from '../../shared/protocol.ts';
 import { releaseFlight } from '../dispatch/leases.ts';
+import { afterRefusal } from '../dispatch/shyness.ts';
 import { stopRunner } from '../scale/stop-runner.ts';
 import { keys } from '../store/keys.ts';
 import type { BodyRest, Flight, RequestRecord, Terminal } from '../store/records.ts';
 import { currentFlight, tokenOf } from './current-flight.ts';
-import { conditionOf, retryVerdict } from './retry-rule.ts';
+import { conditionOf, retryVerdict, saysNothing } from './retry-rule.ts';
 import { runnerVerdict } from './runner-verdict.ts';
 
 export function finished(turn: Turn, event: EventOf<'finished'>): void {
@@ -27,8 +28,9 @@ export function finished(turn: Turn, event: EventOf<'finished'>): void {
     }
     return acknowledge();
   }
-  if (event.outcome.kind === 'failed' && event.outcome.code === 'NODE_DRAINING') {
-    cutShort(turn, record, flight, event.nodeId);
+  const { outcome } = event;
+  if (outcome.kind === 'failed' && saysNothing(outcome.code)) {
+    cutShort(turn, record, flight, outcome.code);
     return acknowledge();
   }
   const counted = flight.startedAt === undefined ? record.attempts + 1 : record.attempts;
@@ -36,15 +38,16 @@ export function finished(turn: Turn, event: EventOf<'finished'>): void {
   acknowledge();
 }
 
-/** The agent stops and broke the attempt off: no failure of the app, so it runs elsewhere, uncharged (Q5). */
-function cutShort(turn: Turn, record: RequestRecord, flight: Flight, nodeId: NodeId): void {
-  const link = turn.state.nodes.get(nodeId)?.link;
-  if (link?.kind === 'linked') link.draining = true;
+/** The agent could not go on with it, which is no failure of the app: it runs elsewhere, uncharged (Q5). */
+function cutShort(turn: Turn, record: RequestRecord, flight: Flight, code: FailureCode): void {
+  const link = turn.state.nodes.get(flight.nodeId)?.link;
+  const runner = turn.state.runners.get(flight.runnerId);
+  if (code === 'NODE_DRAINING' && link?.kind === 'linked') link.draining = true;
+  if (runner) runner.shy = afterRefusal(runner.shy, 'runner', turn.elapsed);
   const { epoch, number } = flight;
-  const why = 'its agent stopped';
   turn.act({
     act: 'then',
-    event: { type: 'requeue', requestId: record.id, attempt: { epoch, number }, why },
+    event: { type: 'requeue', requestId: record.id, attempt: { epoch, number }, why: code },
   });
 }
 

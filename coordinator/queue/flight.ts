@@ -6,6 +6,7 @@ import { hexOfBytes, partitionOfRequest } from '../../shared/ids.ts';
 import type { BodyRef } from '../../shared/protocol.ts';
 import { isOpen, releaseFlight, takeSlot } from '../dispatch/leases.ts';
 import { putBack } from '../dispatch/put-back.ts';
+import { afterRefusal, notShy } from '../dispatch/shyness.ts';
 import { endRunner } from '../scale/end-runner.ts';
 import type { Runner } from '../state/runner.ts';
 import { nodeOf } from '../state/runner.ts';
@@ -15,9 +16,6 @@ import type { Durability } from '../store/store.ts';
 import { currentFlight, tokenOf } from './current-flight.ts';
 import { failRequest } from './finish.ts';
 import { DISPATCHES } from './retry-rule.ts';
-
-/** How long a runner that refused is left alone. */
-const SHY_MS = 200;
 
 /** Takes a slot of `runner` for the request, writes that, and sends the attempt. */
 export function sendFlight(
@@ -122,6 +120,8 @@ export function started(turn: Turn, event: EventOf<'started'>): void {
     },
     'soft',
   );
+  const runner = turn.state.runners.get(flight.runnerId);
+  if (runner) runner.shy = notShy;
   turn.record('request.started', { request: record.id, app: record.app, runner: flight.runnerId });
   turn.act({ act: 'notify', requestId: record.id });
 }
@@ -136,7 +136,7 @@ export function refused(turn: Turn, event: EventOf<'refused'>): void {
   const runner = turn.state.runners.get(flight.runnerId);
   const node = turn.state.nodes.get(flight.nodeId);
   if (code === 'NODE_DRAINING' && node?.link.kind === 'linked') node.link.draining = true;
-  if (runner) runner.shyUntil = turn.elapsed + SHY_MS;
+  if (runner) runner.shy = afterRefusal(runner.shy, 'runner', turn.elapsed);
   comeBack(turn, record, flight);
   if (runner && code === 'RUNNER_GONE')
     endRunner(turn, runner, { reason: 'the agent does not know it' });
@@ -147,6 +147,8 @@ export function requeue(turn: Turn, event: EventOf<'requeue'>): void {
   const record = turn.request(event.requestId);
   const flight = currentFlight(record, event.attempt);
   if (!record || !flight) return;
+  // It came back in the meantime, and its hello said what becomes of the attempt.
+  if (event.unlessBack && turn.state.nodes.get(flight.nodeId)?.link.kind === 'linked') return;
   turn.record('request.refused', { request: record.id, runner: flight.runnerId, why: event.why });
   const attempts =
     flight.startedAt === undefined ? record.attempts : Math.max(0, record.attempts - 1);

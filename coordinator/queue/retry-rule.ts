@@ -25,6 +25,24 @@ const CONDITIONS: Partial<Record<FailureCode, RetryCondition>> = {
   RUNNER_EXITED: 'connection_error',
 };
 
+/** Ends that say nothing about the request or its app: the agent, its node or the way to us could not go on. */
+const SAYS_NOTHING: readonly FailureCode[] = [
+  'NODE_DRAINING',
+  'SHUTTING_DOWN',
+  'NODE_FULL',
+  'SLOTS_FULL',
+  'RUNNER_GONE',
+  'DISK_FULL',
+  'LINK_LOST',
+  'ORIGIN_UNAVAILABLE',
+  'UNAVAILABLE',
+];
+
+/** Such an end costs no attempt (Q5), only one of the dispatches. */
+export function saysNothing(code: FailureCode): boolean {
+  return SAYS_NOTHING.includes(code);
+}
+
 /** The condition that an outcome falls under; undefined: it is final. */
 export function conditionOf(outcome: Outcome): RetryCondition | undefined {
   if (outcome.kind === 'failed') return CONDITIONS[outcome.code];

@@ -4,6 +4,7 @@ import type { Turn } from '../core/turn.ts';
 import type { FailureCode } from '../../shared/failure.ts';
 import { putBack } from '../dispatch/put-back.ts';
 import { ENDED_KEPT } from '../state/core-state.ts';
+import { removeRunner } from '../state/place-of-runner.ts';
 import { nodeOf, type Runner } from '../state/runner.ts';
 import { touchUnplaced } from './touch-unplaced.ts';
 
@@ -13,9 +14,7 @@ export interface Ending {
 }
 
 export function endRunner(turn: Turn, runner: Runner, ending: Ending): void {
-  if (!turn.state.runners.delete(runner.id)) return;
-  const app = turn.state.apps.get(runner.app);
-  app?.runners.delete(runner.id);
+  if (!removeRunner(turn.state, runner)) return;
   turn.state.agenda.set(`runner:${runner.id}`, undefined);
   for (const holder of runner.leases) if (typeof holder === 'string') putBack(turn, holder);
   runner.states.push({ state: 'TERMINATED', at: turn.now });

@@ -5,13 +5,13 @@ import type { NodeId } from '../../shared/ids.ts';
 import type { RunnerReport } from '../../shared/protocol.ts';
 import { afterFailure, noFailures } from './failure-delay.ts';
 import type { FailureCode } from '../../shared/failure.ts';
+import { afterRefusal, notShy } from '../dispatch/shyness.ts';
+import { addRunner, setPhase } from '../state/place-of-runner.ts';
 import { nodeOf, type Runner, type RunnerPhase } from '../state/runner.ts';
 import { endRunner } from './end-runner.ts';
 import { noteState } from './note-state.ts';
 import { wakeRunner } from './start-runner.ts';
 
-/** How long a node that said it is full is not asked again. */
-const FULL_MS = 1_000;
 /** Ends that say nothing about the app. */
 const NOT_THE_APP: readonly FailureCode[] = [
   'NODE_FULL',
@@ -20,10 +20,14 @@ const NOT_THE_APP: readonly FailureCode[] = [
   'LINK_LOST',
 ];
 
-/** `stop`: we do not want it; the caller tells the agent. */
-export function runnerReport(turn: Turn, nodeId: NodeId, report: RunnerReport): 'fine' | 'stop' {
+/** `stop`, `drain`: we do not want it, at once or after what it does; the caller tells the agent. */
+export function runnerReport(
+  turn: Turn,
+  nodeId: NodeId,
+  report: RunnerReport,
+): 'fine' | 'stop' | 'drain' {
   const runner = turn.state.runners.get(report.runnerId) ?? adopt(turn, nodeId, report);
-  if (!runner) return report.state === 'TERMINATED' ? 'fine' : 'stop';
+  if (!runner) return unwanted(turn, report);
   if (nodeOf(runner) !== nodeId) return 'stop';
   runner.gpus = report.gpus;
   if (report.cpu !== undefined) runner.cpu = report.cpu;
@@ -35,13 +39,19 @@ export function runnerReport(turn: Turn, nodeId: NodeId, report: RunnerReport): 
   // What we are ending may still report an older state: ours stands.
   if (runner.phase.kind === 'ending' && report.state !== 'TERMINATING') return 'fine';
   const wasStarting = runner.phase.kind === 'starting';
-  runner.phase = phaseOf(turn, runner, nodeId, report);
+  setPhase(turn.state, runner, phaseOf(turn, runner, nodeId, report));
   noteState(turn, runner);
   if (wasStarting && runner.phase.kind === 'ready') succeeded(turn, runner);
   // It still has to be stopped, but the next start is planned from now on.
   if (wasStarting && report.failure) startFailed(turn, runner, report.failure.code);
   turn.touch(runner.app);
   return 'fine';
+}
+
+/** One of an older revision may be executing what it was given: it finishes that. */
+function unwanted(turn: Turn, report: RunnerReport): 'fine' | 'stop' | 'drain' {
+  if (report.state === 'TERMINATED') return 'fine';
+  return turn.state.apps.has(report.app) ? 'drain' : 'stop';
 }
 
 function phaseOf(turn: Turn, runner: Runner, node: NodeId, report: RunnerReport): RunnerPhase {
@@ -74,10 +84,17 @@ function succeeded(turn: Turn, runner: Runner): void {
   const app = turn.state.apps.get(runner.app);
   if (!app) return;
   app.failures = noFailures;
+  notFull(turn, nodeOf(runner));
   for (const id of app.runners) {
     const other = turn.state.runners.get(id);
     if (other) wakeRunner(turn, other);
   }
+}
+
+/** Something began or ended there: what it said of its room may be true no more. */
+function notFull(turn: Turn, nodeId: NodeId | undefined): void {
+  const node = nodeId && turn.state.nodes.get(nodeId);
+  if (node) node.full = notShy;
 }
 
 /** Once for each start that failed: it is told with TERMINATING where there is something to stop, else with TERMINATED. */
@@ -90,8 +107,8 @@ function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport)
   const { failure } = report;
   if (failure?.code === 'NODE_FULL') {
     const node = turn.state.nodes.get(nodeId);
-    if (node) node.fullUntil = turn.elapsed + FULL_MS;
-  }
+    if (node) node.full = afterRefusal(node.full, 'node', turn.elapsed);
+  } else notFull(turn, nodeId);
   if (runner.phase.kind === 'starting' && failure) startFailed(turn, runner, failure.code);
   const why = runner.phase.kind === 'ending' ? runner.phase.why : 'ended by itself';
   endRunner(turn, runner, failure ? { reason: failure.message, failure } : { reason: why });
@@ -113,13 +130,12 @@ function adopt(turn: Turn, nodeId: NodeId, report: RunnerReport): Runner | undef
     leases: new Set(),
     served: true,
     usedAt: turn.elapsed,
-    shyUntil: 0,
+    shy: notShy,
     gpus: report.gpus,
     cpu: report.cpu ?? 0,
     memoryBytes: report.memoryBytes ?? 0,
     states: [],
   };
-  turn.state.runners.set(runner.id, runner);
-  app.runners.add(runner.id);
+  addRunner(turn.state, runner);
   return runner;
 }

@@ -7,7 +7,7 @@ import { placeRunner, startRunner } from './start-runner.ts';
 import { stopRunner } from './stop-runner.ts';
 
 export function scaleApp(turn: Turn, app: App): void {
-  const runners = [...app.runners].flatMap((id) => turn.state.runners.get(id) ?? []);
+  const runners = runnersOf(turn, app);
   for (const runner of runners) placeRunner(turn, runner);
   const plan = scalePlan(
     {
@@ -28,7 +28,14 @@ export function scaleApp(turn: Turn, app: App): void {
     const runner = turn.state.runners.get(id);
     if (runner) stopRunner(turn, runner, 'stop', why);
   }
-  turn.state.agenda.set(`app:${app.record.app}`, wakeOf(turn, runners, plan.planAgainAt, held));
+  turn.state.agenda.set(
+    `app:${app.record.app}`,
+    wakeOf(turn, runnersOf(turn, app), plan.planAgainAt, held),
+  );
+}
+
+function runnersOf(turn: Turn, app: App): Runner[] {
+  return [...app.runners].flatMap((id) => turn.state.runners.get(id) ?? []);
 }
 
 /** Earliest of: the plan's own time, the end of a hold, a runner that refused and may be asked again. */
@@ -38,10 +45,10 @@ function wakeOf(
   planAgainAt: number | undefined,
   heldUntil: number | undefined,
 ): number | undefined {
-  const times = runners.map((runner) => runner.shyUntil).filter((at) => at > turn.elapsed);
-  for (const node of turn.state.nodes.values())
-    if (node.fullUntil > turn.elapsed && runners.some((runner) => runner.phase.kind === 'unplaced'))
-      times.push(node.fullUntil);
+  const times = runners.map((runner) => runner.shy.until).filter((at) => at > turn.elapsed);
+  if (runners.some((runner) => runner.phase.kind === 'unplaced'))
+    for (const { full } of turn.state.nodes.values())
+      if (full.until > turn.elapsed) times.push(full.until);
   if (planAgainAt !== undefined) times.push(planAgainAt);
   if (heldUntil !== undefined) times.push(heldUntil);
   return times.length > 0 ? Math.min(...times) : undefined;

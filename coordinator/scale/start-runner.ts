@@ -7,7 +7,9 @@ import { firstMachine } from '../../shared/app-spec.ts';
 import { place, type Verdict } from '../placement/place.ts';
 import type { Body } from '../../shared/protocol.ts';
 import { needOf, type App } from '../state/app.ts';
+import { notShy } from '../dispatch/shyness.ts';
 import { placeNodeOf } from '../state/node.ts';
+import { addRunner, runnersOn, setPhase } from '../state/place-of-runner.ts';
 import type { Runner } from '../state/runner.ts';
 import { nodeOf } from '../state/runner.ts';
 import { startNotBefore } from './failure-delay.ts';
@@ -27,14 +29,13 @@ export function startRunner(turn: Turn, app: App): void {
     leases: new Set(),
     served: false,
     usedAt: turn.elapsed,
-    shyUntil: 0,
+    shy: notShy,
     gpus: [],
     cpu: machine.cpu ?? 0,
     memoryBytes: machine.memory ?? 0,
     states: [],
   };
-  turn.state.runners.set(runner.id, runner);
-  app.runners.add(runner.id);
+  addRunner(turn.state, runner);
   noteState(turn, runner);
   turn.record('runner.planned', {
     runner: runner.id,
@@ -50,7 +51,7 @@ export function startRunner(turn: Turn, app: App): void {
 export function wakeRunner(turn: Turn, runner: Runner): void {
   if (runner.phase.kind !== 'delayed') return;
   turn.state.agenda.set(`runner:${runner.id}`, undefined);
-  runner.phase = { kind: 'unplaced', why: 'being placed' };
+  setPhase(turn.state, runner, { kind: 'unplaced', why: 'being placed' });
   noteState(turn, runner);
   placeRunner(turn, runner);
 }
@@ -59,7 +60,7 @@ export function wakeRunner(turn: Turn, runner: Runner): void {
 export function placeRunner(turn: Turn, runner: Runner): void {
   if (runner.phase.kind !== 'unplaced') return;
   const nodes = [...turn.state.nodes.values()].map((node) =>
-    placeNodeOf(node, turn.state.runners.values(), turn.elapsed),
+    placeNodeOf(node, runnersOn(turn.state, node.record.nodeId), turn.elapsed),
   );
   const { node, verdicts } = place(needOf(runner.revision), nodes);
   if (!node) {
@@ -70,10 +71,10 @@ export function placeRunner(turn: Turn, runner: Runner): void {
         app: runner.app,
         verdicts: verdicts.map(textOf),
       });
-    runner.phase = { kind: 'unplaced', why };
+    setPhase(turn.state, runner, { kind: 'unplaced', why });
     return;
   }
-  runner.phase = { kind: 'starting', node, state: 'PENDING' };
+  setPhase(turn.state, runner, { kind: 'starting', node, state: 'PENDING' });
   turn.record('runner.placed', {
     runner: runner.id,
     app: runner.app,

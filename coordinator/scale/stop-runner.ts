@@ -1,6 +1,7 @@
 // Ends a runner in order. S4: it leaves routing first (its phase is no longer ready), then it is told to stop.
 import type { Turn } from '../core/turn.ts';
 import type { EventOf } from '../core/event.ts';
+import { setPhase } from '../state/place-of-runner.ts';
 import type { Runner } from '../state/runner.ts';
 import { nodeOf } from '../state/runner.ts';
 import { endRunner } from './end-runner.ts';
@@ -16,7 +17,8 @@ export function stopRunner(
   const node = nodeOf(runner);
   if (!node) return endRunner(turn, runner, { reason: why });
   if (runner.phase.kind === 'ending' && how !== 'kill') return;
-  runner.phase = { kind: 'ending', node, state: how === 'drain' ? 'DRAINING' : 'TERMINATING', why };
+  const state = how === 'drain' ? 'DRAINING' : 'TERMINATING';
+  setPhase(turn.state, runner, { kind: 'ending', node, state, why });
   noteState(turn, runner);
   turn.send(node, { name: 'stopRunner', body: { runnerId: runner.id, how } });
   turn.touch(runner.app);

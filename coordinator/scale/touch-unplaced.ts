@@ -3,6 +3,5 @@ import type { Turn } from '../core/turn.ts';
 
 /** Something changed that may give an unplaced runner its place: plan those apps again. */
 export function touchUnplaced(turn: Turn): void {
-  for (const runner of turn.state.runners.values())
-    if (runner.phase.kind === 'unplaced') turn.touch(runner.app);
+  for (const { app } of turn.state.unplaced) turn.touch(app);
 }

@@ -2,13 +2,14 @@
 // Attempts that were in flight are left alone until their agent is back or had its time (survival §2.6).
 import type { Chance } from '../../shared/chance.ts';
 import type { Clock } from '../../shared/clock.ts';
-import { Failure } from '../../shared/failure.ts';
+import { asFailure, Failure } from '../../shared/failure.ts';
 import { PARTITIONS, type NodeId, type RequestId } from '../../shared/ids.ts';
 import type { TokenKey } from '../../shared/token.ts';
 import { Core } from '../core/core.ts';
 import { attemptToken } from '../../shared/token.ts';
 import { ReadyQueue, WINDOW, type QueueEntry } from '../queue/ready-queue.ts';
 import { newApp, type App } from '../state/app.ts';
+import { notShy } from '../dispatch/shyness.ts';
 import { newState, type CoreState, type Timing } from '../state/core-state.ts';
 import { decodeValue, encodeValue } from '../store/codec.ts';
 import { keys, lastPart, type Priority } from '../store/keys.ts';
@@ -97,13 +98,13 @@ async function loadNodes({ store, clock, timing }: BootParts, state: CoreState):
   for await (const [key, value] of store.scan(keys.nodes())) {
     const record = decodeValue(key, value) as NodeRecord;
     // One that was away for long before we stopped is not waited for.
-    const recent = clock.now() - record.lastSeenAt < 24 * 3_600_000;
+    const recent = record.isLinked === true || clock.now() - record.lastSeenAt < 24 * 3_600_000;
     state.nodes.set(record.nodeId, {
       record,
-      link: { kind: 'away', lostAt: recent ? lostAt : undefined },
+      link: { kind: 'away', since: clock.elapsed(), lostAt: recent ? lostAt : undefined },
       facts: undefined,
       images: new Set(),
-      fullUntil: 0,
+      full: notShy,
     });
     if (recent) state.agenda.set(`node:${record.nodeId}`, lostAt);
   }
@@ -155,7 +156,7 @@ async function loadFlights({ store, clock, timing }: BootParts, state: CoreState
   for (const partition of ALL) {
     for await (const [key] of store.scan(keys.partition(partition, 'flight'))) {
       const requestId = lastPart(key) as RequestId;
-      const record = await read<RequestRecord>(store, keys.request(requestId));
+      const record = await readIfSound(store, requestId);
       if (record?.state.kind !== 'flight') continue;
       const { flight } = record.state;
       const { epoch, number, nonce, nodeId } = flight;
@@ -168,15 +169,27 @@ async function loadFlights({ store, clock, timing }: BootParts, state: CoreState
       });
       const app = state.apps.get(record.app);
       if (app) app.inFlight += 1;
-      awaitNode(state, nodeId, clock.elapsed() + timing.restartGraceMs);
+      awaitNode(state, nodeId, clock.elapsed(), timing);
     }
   }
 }
 
-/** A node with attempts in flight is waited for, also when its record was never written. */
-function awaitNode(state: CoreState, nodeId: NodeId, lostAt: number): void {
-  if (state.nodes.has(nodeId)) return;
-  const record: NodeRecord = {
+/** One damaged record must not keep the coordinator from starting: whoever asks for it is told. */
+async function readIfSound(store: Store, id: RequestId): Promise<RequestRecord | undefined> {
+  try {
+    return await read<RequestRecord>(store, keys.request(id));
+  } catch (thrown) {
+    if (asFailure(thrown).code === 'STORE_CORRUPT') return undefined;
+    throw thrown;
+  }
+}
+
+/** A node with attempts in flight is waited for, also when its record is old or was never written. */
+function awaitNode(state: CoreState, nodeId: NodeId, now: number, timing: Timing): void {
+  const known = state.nodes.get(nodeId);
+  if (known?.link.kind === 'away' && known.link.lostAt !== undefined) return;
+  const lostAt = now + timing.restartGraceMs;
+  const record: NodeRecord = known?.record ?? {
     nodeId,
     name: nodeId,
     incarnation: 0,
@@ -185,10 +198,10 @@ function awaitNode(state: CoreState, nodeId: NodeId, lostAt: number): void {
   };
   state.nodes.set(nodeId, {
     record,
-    link: { kind: 'away', lostAt },
+    link: { kind: 'away', since: now, lostAt },
     facts: undefined,
     images: new Set(),
-    fullUntil: 0,
+    full: notShy,
   });
   state.agenda.set(`node:${nodeId}`, lostAt);
 }

@@ -3,7 +3,9 @@
 // H1: acts of a step are performed after its writes, and those of every step before it, are on disk.
 // H2: a failed commit throws the core away: its memory may be ahead of the disk. Everybody who waits is told that the
 //     outcome is unknown, links are closed, the store is opened again, and a new core starts at the next epoch.
-// H3: direct calls write nothing and depend on nothing written, so they do not wait for a commit.
+// H3: answers to direct calls depend on nothing written, so they do not wait for a commit. What such a step plans besides
+//     (sends, scans) keeps its turn.
+// H4: a defect of the core ends it as a failed commit does.
 import { sleep, type Timer } from '../../shared/clock.ts';
 import { asFailure, Failure } from '../../shared/failure.ts';
 import type { Act, Step } from '../core/act.ts';
@@ -46,7 +48,8 @@ interface Live {
   /** Steps whose writes are not on disk, oldest first. */
   uncommitted: { step: Step; number: number }[];
   steps: number;
-  committing: boolean;
+  /** The commits under way, to their end. */
+  committing: Promise<void> | undefined;
   wake: { timer: Timer; at: number } | undefined;
 }
 
@@ -98,9 +101,13 @@ export class Shell {
     const state = this.#state;
     this.#state = { kind: 'closed' };
     if (state.kind !== 'live') return;
-    state.live.wake?.timer.cancel();
-    await this.#flush(state.live);
-    await state.live.store.close();
+    const { live } = state;
+    live.wake?.timer.cancel();
+    // What was applied is committed and performed; who asked for more than that hears that nobody will.
+    await live.committing;
+    if (live.arrived.length > 0)
+      this.#parts.effects.lost(new Failure('SHUTTING_DOWN', 'the coordinator is stopping'));
+    await live.store.close();
   }
 
   async #open(): Promise<void> {
@@ -115,7 +122,7 @@ export class Shell {
         arrived: [],
         uncommitted: [],
         steps: 0,
-        committing: false,
+        committing: undefined,
         wake: undefined,
       };
       this.#state = { kind: 'live', live };
@@ -128,6 +135,7 @@ export class Shell {
   }
 
   #arrive(live: Live, event: Event): void {
+    if (!this.#isLive(live)) return;
     const names = keysOf(event);
     if (names.length === 0 && live.arrived.length === 0) return this.#step(live, event, new Map());
     const arrived: Arrived = {
@@ -148,19 +156,29 @@ export class Shell {
       if (found) arrived.loaded.set(key, found.value);
       else onDisk.push(key);
     }
+    let values: (Uint8Array | undefined)[] = [];
     try {
-      const values = onDisk.length === 0 ? [] : await live.store.getMany(onDisk);
-      for (const [at, key] of onDisk.entries()) {
-        const bytes = values[at];
-        if (bytes) arrived.loaded.set(key, decodeValue(key, bytes));
-      }
+      if (onDisk.length > 0) values = await live.store.getMany(onDisk);
     } catch (cause) {
-      const failure = asFailure(cause, 'STORE_FAILED');
-      // One damaged record must not stop the rest: its own event sees nothing, and says so.
-      if (failure.code !== 'STORE_CORRUPT') return this.#fail(live, failure);
+      return this.#fail(live, asFailure(cause, 'STORE_FAILED'));
+    }
+    for (const [at, key] of onDisk.entries()) {
+      const bytes = values[at];
+      if (bytes) this.#decode(arrived.loaded, key, bytes);
     }
     arrived.ready = true;
     this.#drain(live);
+  }
+
+  /** One damaged record must not stop the rest: it is as if it were not there, and that is said. */
+  #decode(loaded: Map<string, unknown>, key: string, bytes: Uint8Array): void {
+    try {
+      loaded.set(key, decodeValue(key, bytes));
+    } catch (cause) {
+      const { code, message } = asFailure(cause, 'STORE_CORRUPT');
+      const fields = { code, cause: message };
+      this.#parts.effects.perform({ act: 'record', name: 'store.failed', fields });
+    }
   }
 
   #drain(live: Live): void {
@@ -179,22 +197,31 @@ export class Shell {
 
   #step(live: Live, event: Event, loaded: Map<string, unknown>): void {
     const { clock } = this.#parts;
-    const step = live.core.apply(event, loaded, clock.now(), clock.elapsed());
+    let step: Step;
+    try {
+      step = live.core.apply(event, loaded, clock.now(), clock.elapsed());
+    } catch (cause) {
+      // A defect: what it left behind is thrown away as after a failed commit (H2).
+      return this.#fail(live, asFailure(cause));
+    }
     live.steps += 1;
-    for (const write of step.writes) live.overlay.write(write.key, write.value, live.steps);
+    // Bodies are not records: no event asks for them.
+    for (const { key, value } of step.writes)
+      if (!(value instanceof Uint8Array)) live.overlay.write(key, value, live.steps);
     this.#wake(live, step.wakeAt);
-    const independent = event.type === 'call' || event.type === 'callEnded';
-    if (
-      step.writes.length === 0 &&
-      (independent || (!live.committing && live.uncommitted.length === 0))
-    )
-      return this.#perform(live, step.acts);
+    if (step.writes.length === 0) {
+      if (!live.committing) return this.#perform(live, step.acts);
+      const isCall = event.type === 'call' || event.type === 'callEnded';
+      const atOnce = isCall ? step.acts.filter(isAnswer) : [];
+      this.#perform(live, atOnce); // H3
+      if (atOnce.length === step.acts.length) return;
+      step = { ...step, acts: step.acts.filter((act) => !atOnce.includes(act)) };
+    }
     live.uncommitted.push({ step, number: live.steps });
-    if (!live.committing) void this.#commit(live);
+    live.committing ??= this.#commit(live);
   }
 
   async #commit(live: Live): Promise<void> {
-    live.committing = true;
     // Whatever else arrives in this turn of the event loop joins the batch.
     await Promise.resolve();
     while (live.uncommitted.length > 0) {
@@ -217,7 +244,7 @@ export class Shell {
       }
       for (const { step } of group) this.#perform(live, step.acts);
     }
-    live.committing = false;
+    live.committing = undefined;
   }
 
   #perform(live: Live, acts: readonly Act[]): void {
@@ -268,9 +295,13 @@ export class Shell {
 
   /** H2 */
   #fail(live: Live, failure: Failure): void {
-    if (!this.#isLive(live)) return;
+    if (!this.#isLive(live)) {
+      // While stopping nobody loads it again, but who waits must hear.
+      if (this.#state.kind === 'closed') this.#parts.effects.lost(failure);
+      return;
+    }
     live.wake?.timer.cancel();
-    const done = this.#reload(live);
+    const done = this.#reload(live, failure);
     this.#state = { kind: 'reloading', failure, done };
     this.#parts.effects.perform({
       act: 'record',
@@ -280,8 +311,10 @@ export class Shell {
     this.#parts.effects.lost(failure);
   }
 
-  async #reload(live: Live): Promise<void> {
+  async #reload(live: Live, failure: Failure): Promise<void> {
     await live.store.close().catch(() => undefined);
+    // The same defect may come again at once.
+    if (failure.code === 'INTERNAL') await this.#pause();
     while (!this.#stopping.signal.aborted) {
       try {
         await this.#open();
@@ -293,19 +326,17 @@ export class Shell {
           name: 'store.failed',
           fields: { code, cause: message },
         });
-        await sleep(this.#parts.clock, REOPEN_MS, this.#stopping.signal).catch(() => undefined);
+        await this.#pause();
       }
     }
   }
 
-  async #flush(live: Live): Promise<void> {
-    const group = live.uncommitted;
-    live.uncommitted = [];
-    const writes = group.flatMap(({ step }) => step.writes);
-    if (writes.length > 0)
-      await live.store.commit(batchesOf(writes, live.core.state.epoch), durabilityOf(writes));
-    for (const { step } of group)
-      for (const act of step.acts)
-        if (act.act === 'reply' || act.act === 'send') this.#parts.effects.perform(act);
+  #pause(): Promise<void> {
+    const { clock } = this.#parts;
+    return sleep(clock, REOPEN_MS, this.#stopping.signal).catch(() => undefined);
   }
+}
+
+function isAnswer({ act }: Act): boolean {
+  return act === 'reply' || act === 'lease' || act === 'record';
 }

@@ -56,6 +56,9 @@ export interface CoreState {
   readonly nodes: Map<NodeId, Node>;
   readonly links: Map<LinkId, NodeId>;
   readonly runners: Map<RunnerId, Runner>;
+  /** The same runners by where they are; place-of-runner.ts keeps both. */
+  readonly byNode: Map<NodeId, Set<Runner>>;
+  readonly unplaced: Set<Runner>;
   readonly flights: Map<RequestId, FlightLease>;
   readonly calls: Map<CallId, CallLease>;
   /** Direct calls that wait for a slot, to their app. */
@@ -65,6 +68,8 @@ export interface CoreState {
   readonly ended: EndedRunner[];
   /** Apps whose dispatch and scale are to be planned again before the step ends. */
   readonly touched: Set<string>;
+  /** Most nodes are away at once, as was found a moment ago: until this monotonic ms it is not told again. */
+  massLossUntil: number | undefined;
   /** Monotonic ms until which nothing is started after a restart; undefined: no hold. */
   holdUntil: number | undefined;
 }
@@ -81,12 +86,15 @@ export function newState(
     nodes: new Map(),
     links: new Map(),
     runners: new Map(),
+    byNode: new Map(),
+    unplaced: new Set(),
     flights: new Map(),
     calls: new Map(),
     waitingCalls: new Map(),
     agenda: new Agenda(),
     ended: [],
     touched: new Set(),
+    massLossUntil: undefined,
     holdUntil: undefined,
   };
 }

@@ -3,12 +3,13 @@ import type { Digest } from '../../shared/digest.ts';
 import type { Body } from '../../shared/protocol.ts';
 import type { LinkId } from '../core/event.ts';
 import type { PlaceNode } from '../placement/place.ts';
+import type { Shyness } from '../dispatch/shyness.ts';
 import type { NodeRecord } from '../store/records.ts';
-import { nodeOf, type Runner } from './runner.ts';
+import type { Runner } from './runner.ts';
 
 export type NodeLink =
-  /** Never seen in this life, or lost. Until `lostAt` its attempts are left alone. */
-  | { kind: 'away'; lostAt: number | undefined }
+  /** Never seen in this life, or lost. Until `lostAt` its attempts are left alone; undefined: it is lost. */
+  | { kind: 'away'; since: number; lostAt: number | undefined }
   | { kind: 'linked'; linkId: LinkId; silent: boolean; draining: boolean; direct: DirectReach };
 
 export type DirectReach = { reachable: true; address: string } | { reachable: false; why: string };
@@ -18,18 +19,17 @@ export interface Node {
   link: NodeLink;
   facts: Body<'hello'> | undefined;
   images: Set<Digest>;
-  /** Told us that it is full a moment ago: nothing is placed before this monotonic ms. */
-  fullUntil: number;
+  /** It told us a moment ago that it is full. */
+  full: Shyness;
 }
 
 export function isReadyNode(node: Node): boolean {
   return node.link.kind === 'linked' && !node.link.silent && !node.link.draining;
 }
 
-/** What is left on a node beside its runners. */
-export function placeNodeOf(node: Node, runners: Iterable<Runner>, now: number): PlaceNode {
+/** What is left on a node beside its runners, which are `mine`. */
+export function placeNodeOf(node: Node, mine: readonly Runner[], now: number): PlaceNode {
   const facts = node.facts;
-  const mine = [...runners].filter((runner) => nodeOf(runner) === node.record.nodeId);
   const held = new Set(mine.flatMap((runner) => runner.gpus));
   // A runner that was just sent has no GPUs by name yet, but will take as many as it asked for.
   const promised = mine.reduce(
@@ -46,7 +46,7 @@ export function placeNodeOf(node: Node, runners: Iterable<Runner>, now: number):
   return {
     id: node.record.nodeId,
     name: node.record.name,
-    ready: isReadyNode(node) && now >= node.fullUntil,
+    ready: isReadyNode(node) && now >= node.full.until,
     drivers: (facts?.drivers ?? []).map(({ name, unavailable }) =>
       unavailable === undefined ? { name } : { name, unavailable },
     ),

@@ -4,6 +4,7 @@ import type { FailureCode } from '../../shared/failure.ts';
 import type { NodeId, RequestId, RunnerId } from '../../shared/ids.ts';
 import type { RunnerState } from '../../shared/runner-state.ts';
 import type { CallId } from '../core/event.ts';
+import type { Shyness } from '../dispatch/shyness.ts';
 import type { RevisionRecord } from '../store/records.ts';
 
 export type RunnerPhase =
@@ -39,8 +40,8 @@ export interface Runner {
   leases: Set<LeaseHolder>;
   served: boolean;
   usedAt: number;
-  /** The agent refused a moment ago: nothing is sent before this monotonic ms. */
-  shyUntil: number;
+  /** The agent refused a moment ago. */
+  shy: Shyness;
   gpus: string[];
   cpu: number;
   memoryBytes: number;

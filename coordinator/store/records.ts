@@ -97,6 +97,8 @@ export interface NodeRecord {
   incarnation: number;
   firstSeenAt: number;
   lastSeenAt: number;
+  /** It was linked when this was written: then `lastSeenAt` is only when that began. */
+  isLinked?: boolean;
 }
 
 export interface OwnerRecord {
