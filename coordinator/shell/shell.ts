@@ -88,6 +88,16 @@ export class Shell {
     throw this.core;
   }
 
+  /** A record as it is durable, not to be changed by who reads it. @throws Failure STORE_FAILED, STORE_CORRUPT */
+  async read(key: string): Promise<unknown> {
+    const { store } = this;
+    const found =
+      this.#state.kind === 'live' ? this.#state.live.overlay.findSettled(key) : undefined;
+    if (found) return found.value;
+    const bytes = await store.get(key);
+    return bytes ? decodeValue(key, bytes) : undefined;
+  }
+
   /** Takes an event. One that comes while no core serves is dropped: whoever sent it was told, or says it again. */
   apply(event: Event): void {
     if (this.#state.kind !== 'live') return;
