@@ -181,7 +181,13 @@ export function firstMachine(spec: AppSpec): Machine {
 
 /** Fields that are set to something but have no behaviour in this version, so that nobody is misled in silence. */
 export function inactiveFields(spec: AppSpec): string[] {
+  const usual = health.parse({});
+  const later = ['interval', 'failure_threshold', 'start_period', 'call_regularly'] as const;
   const set: [string, boolean][] = [
+    ...later.map((name): [string, boolean] => [
+      `health.${name}`,
+      spec.health[name] !== usual[name],
+    ]),
     ['machine (fallbacks after the first)', Array.isArray(spec.machine) && spec.machine.length > 1],
     ['secrets', spec.secrets.length > 0],
     ['retries.retry_config', Object.keys(spec.retries.retry_config).length > 0],

@@ -79,10 +79,11 @@ void t.test('fields that fight each other are refused', async (t) => {
 
 void t.test('fields without behaviour yet are named', async (t) => {
   const spec = parseAppFile(
-    'app: a/b\nimage: x\nsecrets: [HF_TOKEN]\nauth: public\nlabels: { zone: a }\nuser_namespace: true\nregistry: { secret: s }\n',
+    'app: a/b\nimage: x\nsecrets: [HF_TOKEN]\nauth: public\nlabels: { zone: a }\nuser_namespace: true\nregistry: { secret: s }\nhealth: { path: /h, interval: 5 }\n',
     'f',
   );
-  t.same(inactiveFields(spec), ['secrets', 'auth', 'labels', 'registry', 'user_namespace']);
+  const fields = ['health.interval', 'secrets', 'auth', 'labels', 'registry', 'user_namespace'];
+  t.same(inactiveFields(spec), fields);
 });
 
 void t.test('sizes', async (t) => {
