@@ -8,7 +8,7 @@ import { stopRunner } from './stop-runner.ts';
 
 export function scaleApp(turn: Turn, app: App): void {
   const runners = runnersOf(turn, app);
-  for (const runner of runners) placeRunner(turn, runner);
+  placeWaiting(turn, runners);
   const plan = scalePlan(
     {
       scaling: app.revision.spec.scaling,
@@ -22,8 +22,10 @@ export function scaleApp(turn: Turn, app: App): void {
   app.wanted = plan.want;
   app.shortSince = plan.short ? (app.shortSince ?? turn.elapsed) : undefined;
   const held = turn.state.holdUntil;
-  if (held === undefined)
-    for (let count = 0; count < plan.start; count += 1) startRunner(turn, app);
+  if (held === undefined && plan.start > 0) {
+    const started = Array.from({ length: plan.start }, () => startRunner(turn, app));
+    placeWaiting(turn, started);
+  }
   for (const { id, why } of plan.stop) {
     const runner = turn.state.runners.get(id);
     if (runner) stopRunner(turn, runner, 'stop', why);
@@ -32,6 +34,17 @@ export function scaleApp(turn: Turn, app: App): void {
     `app:${app.record.app}`,
     wakeOf(turn, runnersOf(turn, app), plan.planAgainAt, held),
   );
+}
+
+/** Runners that wait for a place want the same one: what no node can hold for the first, none can hold for the others. */
+function placeWaiting(turn: Turn, runners: readonly Runner[]): void {
+  let refused: string | undefined;
+  for (const runner of runners) {
+    if (runner.phase.kind !== 'unplaced') continue;
+    if (refused === undefined) placeRunner(turn, runner);
+    else if (runner.phase.why !== refused) runner.phase = { ...runner.phase, why: refused };
+    if (runner.phase.kind === 'unplaced') refused = runner.phase.why;
+  }
 }
 
 function runnersOf(turn: Turn, app: App): Runner[] {

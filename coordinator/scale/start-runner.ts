@@ -15,7 +15,8 @@ import { nodeOf } from '../state/runner.ts';
 import { startNotBefore } from './failure-delay.ts';
 import { noteState } from './note-state.ts';
 
-export function startRunner(turn: Turn, app: App): void {
+/** Makes a runner; the caller places those that need not wait. */
+export function startRunner(turn: Turn, app: App): Runner {
   const { spec } = app.revision;
   const machine = firstMachine(spec);
   const until = startNotBefore(app.failures);
@@ -44,7 +45,7 @@ export function startRunner(turn: Turn, app: App): void {
     delayed,
   });
   if (delayed) turn.state.agenda.set(`runner:${runner.id}`, until);
-  else placeRunner(turn, runner);
+  return runner;
 }
 
 /** The delay is over, or a start succeeded: the runner may be placed now. */
