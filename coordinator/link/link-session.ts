@@ -193,7 +193,11 @@ export class LinkSession {
 
   #onError(error: Error): void {
     // ws has sent its close frame (1002, 1007, 1009) and will close the socket.
-    this.#toClosing(new Failure('FRAME_INVALID', error.message, { cause: error }), false);
+    const isLong = 'code' in error && error.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH';
+    const failure = isLong
+      ? new Failure('FRAME_TOO_LARGE', `a frame is over ${limits.frameBytes} bytes`)
+      : new Failure('FRAME_INVALID', error.message, { cause: error });
+    this.#toClosing(failure, false);
   }
 
   #put(name: Message<'coordinator'>['name'], body: unknown): void {

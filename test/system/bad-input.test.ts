@@ -263,6 +263,11 @@ t.test('bad input', { skip: await whyNotHere() }, async (t) => {
       const end = await saysToCoordinator(mesh.url, frames);
       t.ok([1006, 1009].includes(end.close), `a frame over the limit ends with ${end.close}`);
     }
+    const told = await readFile(mesh.coordinator.log, 'utf8');
+    t.match(
+      told,
+      /"code":"FRAME_TOO_LARGE","reason":"a frame is over 1048576 bytes".*link\.refused/,
+    );
     t.match(await stage.node('node-a'), { state: 'ready' });
     const [agent] = mesh.agents;
     t.notMatch(
