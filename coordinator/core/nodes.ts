@@ -60,8 +60,9 @@ export function linkUp(turn: Turn, event: EventOf<'linkUp'>): void {
   welcome.stop.push(...reconcileRunners(turn, event));
   welcome.revoke.push(...reconcileAttempts(turn, event));
   for (const runner of runnersOn(state, hello.nodeId))
-    if (runner.phase.kind === 'starting' && runner.phase.state === 'PENDING')
-      sendStart(turn, runner);
+    // Said again: the order may have been lost, and what the agent reported between its hello and the welcome was. It
+    // answers an order that it knows with the runner's state.
+    if (runner.phase.kind === 'starting') sendStart(turn, runner);
   turn.record('node.joined', {
     node: hello.nodeId,
     name: hello.name,

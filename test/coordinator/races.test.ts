@@ -376,3 +376,26 @@ void t.test(
     t.equal(answered(200).kind, 'response');
   },
 );
+
+void t.test(
+  'what an agent reported between its hello and the welcome is asked for again',
+  async (t) => {
+    const w = await world();
+    const node = await w.agent('a');
+    await w.deploy({ scaling: { max_concurrency: 1 } });
+    await w.submit();
+    await w.settle();
+    const id = node.got('startRunner')[0]?.runnerId;
+    if (!id) throw new Error('no runner');
+    await node.report(id, 'SETUP');
+    await node.drop();
+    await node.hello();
+    t.match(
+      node.got('startRunner'),
+      [{ runnerId: id }],
+      'an order that is known is answered by its state',
+    );
+    await node.report(id, 'IDLE');
+    t.equal(node.got('assign').length, 1);
+  },
+);

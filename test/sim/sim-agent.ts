@@ -44,7 +44,6 @@ export class SimAgent {
   readonly ended = new Map<RunnerId, RunnerReport>();
   readonly running = new Map<string, Running>();
   readonly outbox = new Map<string, { outcome: Outcome; at: number }>();
-  #told = new Map<RunnerId, string>();
   incarnation = 1;
   link: SimLink | undefined;
   linked = false;
@@ -67,7 +66,6 @@ export class SimAgent {
       ...this.ended.values(),
       ...[...this.runners.values()].map(({ report }) => report),
     ];
-    this.#told = new Map(runners.map((report) => [report.runnerId, report.state]));
     const running = [...this.running.keys()].map((token) => ({ token, phase: 'running' as const }));
     const finished = [...this.outbox.keys()].map((token) => ({
       token,
@@ -167,12 +165,6 @@ export class SimAgent {
     if (!this.forgetful)
       for (const [token, { outcome }] of this.outbox)
         this.#say({ name: 'finished', body: { token, outcome, durationMs: 1 } });
-    for (const report of [
-      ...this.ended.values(),
-      ...[...this.runners.values()].map((runner) => runner.report),
-    ])
-      if (this.#told.get(report.runnerId) !== report.state)
-        this.#say({ name: 'runner', body: report });
   }
 
   #start(order: Body<'startRunner'>): void {
