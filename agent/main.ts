@@ -117,8 +117,8 @@ export async function startAgent(config: AgentConfig, parts: AgentParts): Promis
   const rest = undo.move();
   let ended: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
-    await work.attempts.close(config.drainMs);
     work.pool.close();
+    await work.attempts.close(config.drainMs);
     await work.fleet.close();
     await work.attempts.acknowledged(LAST_ACKS_MS);
     stopping.abort(new Error('the agent stops'));

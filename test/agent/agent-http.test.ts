@@ -143,6 +143,19 @@ t.test('a lease opens one call on one runner', async (t) => {
   t.equal((await call(b, runnerId, { lease: held })).status, 200, 'this fake keeps its key');
 });
 
+t.test('a stopping agent lets attempts finish, and takes no direct call any more', async (t) => {
+  await using b = await bench({ app: () => app, settings: { drainMs: 5_000 } });
+  const runnerId = await b.ready({ slots: 2 });
+  const attempt = assignment(runnerId, { path: '/hang' });
+  b.fake.send('assign', attempt);
+  await b.fake.next('started');
+  const stopped = b.agent.stop();
+  const late = await call(b, runnerId);
+  t.match([late.status, late.headers['x-runmesh-refused']], [503, 'NODE_DRAINING']);
+  b.fake.send('revoke', { token: attempt.token });
+  await stopped;
+});
+
 t.test('direct calls and attempts share the slots', async (t) => {
   await using b = await bench({ app: () => app });
   const runnerId = await b.ready({ slots: 1 });
