@@ -121,7 +121,7 @@ export async function tools(groups: readonly Group[], options: ToolsOptions = {}
 
 /** The folder that holds what was fetched: RUNMESH_TOOLS, or `.tools` in the checkout. */
 export function toolsFolder(): string {
-  return process.env['RUNMESH_TOOLS'] ?? resolve(import.meta.dirname, '../../.tools');
+  return process.env['RUNMESH_TOOLS'] || resolve(import.meta.dirname, '../../.tools');
 }
 
 /** Why this process cannot make mounts and network namespaces; false when it can. For `skip`. */
