@@ -34,7 +34,12 @@ export async function startRegistry(options: { tools: Tools; dataDir: string }):
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { PATH: process.env['PATH'] ?? '', OTEL_TRACES_EXPORTER: 'none' },
   });
-  const ended = once(child, 'close').catch(() => undefined);
+  const forgotten = (): void => void child.kill('SIGKILL');
+  process.once('exit', forgotten);
+  const ended = once(child, 'close').then(
+    () => process.off('exit', forgotten),
+    () => undefined,
+  );
   const stop = async (): Promise<void> => {
     child.kill('SIGKILL'); // it keeps nothing in memory that matters
     await ended;

@@ -236,8 +236,13 @@ t.test('starts that fail say why', async (t) => {
       health: { path: '/health', method: 'GET', timeoutMs: 100 },
     });
     b.fake.send('startRunner', order);
-    const ended = (await reports(b, order.runnerId, 'TERMINATED')).at(-1);
-    t.match(ended, { failure }, name);
+    const told = await reports(b, order.runnerId, 'TERMINATED');
+    t.match(told.at(-1), { failure }, name);
+    const stopping = told.filter(({ state }) => state === 'TERMINATING');
+    t.ok(
+      stopping.every((report) => report.failure),
+      `${name}: why is known before it is gone`,
+    );
     t.equal(b.driver.runners.size, 0, `${name}: nothing is left`);
   }
 });

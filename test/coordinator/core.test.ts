@@ -305,6 +305,56 @@ void t.test('failed starts: FAILURE_DELAY of 30, 60 s; the first success wakes a
 });
 
 void t.test(
+  'a start that times out is delayed from the moment its stop is told, and counts once',
+  async (t) => {
+    const w = await world();
+    const node = await w.agent('a');
+    await w.deploy({ scaling: { max_concurrency: 1 } });
+    await w.submit();
+    await w.settle();
+    const runnerId = node.got('startRunner').at(-1)?.runnerId;
+    if (runnerId === undefined) return void t.fail('no start');
+    const failure = { code: 'STARTUP_TIMEOUT', message: 'not ready within 2000 ms' } as const;
+    await node.report(runnerId, 'SETUP');
+    await node.report(runnerId, 'TERMINATING', { failure });
+    t.equal(node.got('startRunner').length, 1, 'nothing is started meanwhile');
+    await node.report(runnerId, 'TERMINATED', { failure });
+    t.match(w.query('app', { app: 'acme/cutout' }), { failures: 1 });
+    await w.move(29_000);
+    t.equal(node.got('startRunner').length, 1);
+    await w.move(2_000);
+    t.equal(node.got('startRunner').length, 2);
+  },
+);
+
+void t.test('what a stopping agent breaks off runs on another node, uncharged', async (t) => {
+  const w = await world();
+  const first = await w.agent('a');
+  await w.deploy({ scaling: { max_concurrency: 1 } });
+  const id = await w.submit();
+  await w.settle();
+  await first.ready();
+  const assigned = first.got('assign')[0];
+  if (!assigned) return void t.fail('no assign');
+  const { token, runnerId } = assigned;
+  await first.started(token);
+  t.equal((await w.record(id)).attempts, 1);
+  const second = await w.agent('b');
+  const outcome = { kind: 'failed', code: 'NODE_DRAINING', message: 'the agent stops' } as const;
+  await first.finish(token, outcome);
+  t.match((await w.record(id)).attempts, 0);
+  t.equal(first.got('assign').length, 1, 'not sent back to it');
+  t.ok(first.got('ack').some((ack) => ack.token === token));
+  await first.report(runnerId, 'TERMINATED');
+  await w.settle();
+  await second.ready();
+  const again = second.got('assign')[0]?.token ?? '';
+  await second.started(again);
+  await second.finish(again);
+  t.match(await w.record(id), { attempts: 1, state: { kind: 'done', end: { status: 200 } } });
+});
+
+void t.test(
   'no room: the runner stays PENDING with the reason of each node, and goes when a node joins',
   async (t) => {
     const w = await world();
