@@ -59,6 +59,8 @@ export class NodeAgent implements LinkServer {
     for (const token of welcome.revoke) attempts.revoke(token);
     for (const runnerId of welcome.stop) fleet.stop(runnerId, 'stop');
     attempts.linked(link);
+    // What changed between hello and welcome had no link to be told on.
+    for (const report of fleet.reports().slice(-limits.runnersPerNode)) this.runnerChanged(report);
     this.imagesChanged();
     log.event('agent.linked', {
       protocol: welcome.protocol,

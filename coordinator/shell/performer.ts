@@ -1,6 +1,6 @@
 // Performs what the core wants done: answers those who asked, sends to agents, tells watchers, logs. Those who wait for an
 // answer when a core is thrown away are told that the outcome is unknown (H2).
-import type { Failure } from '../../shared/failure.ts';
+import { asFailure, type Failure } from '../../shared/failure.ts';
 import type { RequestId } from '../../shared/ids.ts';
 import type { Log } from '../../shared/log.ts';
 import { leaseToken, readAttemptToken, type TokenKey } from '../../shared/token.ts';
@@ -120,7 +120,8 @@ export class Performer implements Effects {
       return this.#sends.now(linkId, () => this.#wired?.links.send(linkId, message));
     this.#sends.after(linkId, async () => {
       const bytes = await this.#readInput(inputOf);
-      if (!bytes) return this.#cannotSend(linkId, message.body.token);
+      if (bytes === 'unknown') return;
+      if (bytes === 'gone') return this.#cannotSend(linkId, message.body.token);
       this.#wired?.links.send(linkId, {
         ...message,
         body: { ...message.body, input: { kind: 'inline', bytes } },
@@ -128,14 +129,18 @@ export class Performer implements Effects {
     });
   }
 
-  async #readInput(id: RequestId): Promise<Uint8Array | undefined> {
+  /** `gone`: the record is damaged or missing. `unknown`: the disk does not answer, and everything is loaded again. */
+  async #readInput(id: RequestId): Promise<Uint8Array | 'gone' | 'unknown'> {
     const key = keys.input(id);
     try {
       const value = await this.#wired?.shell.store.get(key);
-      return value ? (decodeValue(key, value) as Uint8Array) : undefined;
-    } catch (cause) {
-      this.#log.error('an input cannot be read', { request: id, cause: String(cause) });
-      return undefined;
+      return value ? (decodeValue(key, value) as Uint8Array) : 'gone';
+    } catch (thrown) {
+      const failure = asFailure(thrown, 'STORE_FAILED');
+      this.#log.error('an input cannot be read', { request: id, code: failure.code });
+      if (failure.code === 'STORE_CORRUPT') return 'gone';
+      this.#wired?.shell.distrust(failure);
+      return 'unknown';
     }
   }
 

@@ -98,6 +98,11 @@ export class Shell {
     return bytes ? decodeValue(key, bytes) : undefined;
   }
 
+  /** A read of the store failed elsewhere: what is in memory cannot be carried out, so all is loaded again (H2). */
+  distrust(failure: Failure): void {
+    if (this.#state.kind === 'live') this.#fail(this.#state.live, failure);
+  }
+
   /** Takes an event. One that comes while no core serves is dropped: whoever sent it was told, or says it again. */
   apply(event: Event): void {
     if (this.#state.kind !== 'live') return;
