@@ -18,6 +18,9 @@ import { openStage, whyNotHere, type Stage } from './stage.ts';
 
 const HELLO = join(import.meta.dirname, '../../examples/hello');
 
+// Also when it is run by hand: tap gives a file 30 s.
+t.setTimeout(110_000);
+
 t.test('bad input', { skip: await whyNotHere() }, async (t) => {
   const stage = await openStage(t, ['node-a']);
   const { client, mesh } = stage;

@@ -7,6 +7,9 @@ import { cgiApp, executionsIn } from './cgi-app.ts';
 import { namedAfter } from './leftovers.ts';
 import { openStage, whyNotHere } from './stage.ts';
 
+// Also when it is run by hand: tap gives a file 30 s.
+t.setTimeout(110_000);
+
 t.test('kill -9', { skip: await whyNotHere() }, async (t) => {
   const stage = await openStage(t, ['node-a']);
   const { client, mesh } = stage;

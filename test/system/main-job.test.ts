@@ -21,6 +21,9 @@ const failureOf = (work: Promise<unknown>): Promise<unknown> =>
     (thrown: unknown) => thrown,
   );
 
+// Also when it is run by hand: tap gives a file 30 s.
+t.setTimeout(110_000);
+
 t.test('the main job', { skip: await whyNotHere() }, async (t) => {
   const stage = await openStage(t, ['node-a', 'node-b']);
   const { client, mesh } = stage;
