@@ -66,7 +66,7 @@ export function openClient(http: Http): Client {
       const query = new URLSearchParams();
       if (app !== undefined) query.set('app', app);
       if (all) query.set('all', '1');
-      return list(`/v1/runners${query.size > 0 ? `?${query}` : ''}`);
+      return list(`/v1/runners${query.size > 0 ? `?${query.toString()}` : ''}`);
     },
     stopRunner: async (id, how) => void (await post(`${runnerPath(id)}/stop`, { how })),
     log: (id, { offset, follow }, signal) =>
@@ -79,7 +79,7 @@ export function openClient(http: Http): Client {
     requests({ app, limit }) {
       const query = new URLSearchParams({ limit: String(limit) });
       if (app !== undefined) query.set('app', app);
-      return list(`/v1/requests?${query}`);
+      return list(`/v1/requests?${query.toString()}`);
     },
     request: (id, signal) => one(`/v1/requests/${encodeURIComponent(id)}`, 'id', signal),
   };

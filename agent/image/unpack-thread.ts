@@ -72,7 +72,7 @@ async function answerJob(job: UnpackJob): Promise<Answer> {
     return { unpacked: await unpackArchive(job) };
   } catch (error) {
     const { code, message, detail, cause } = asFailure(error);
-    const why = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause ?? message);
+    const why = cause instanceof Error ? (cause.stack ?? cause.message) : message;
     return { failed: { code, message, detail, cause: why } };
   }
 }

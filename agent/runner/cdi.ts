@@ -81,7 +81,7 @@ export async function readCdi(folders: readonly string[]): Promise<CdiSpec[]> {
   const specs: CdiSpec[] = [];
   for (const folder of folders.toReversed()) {
     const names = await readdir(folder).catch(() => []);
-    for (const name of names.sort()) {
+    for (const name of names.sort((a, b) => (a < b ? -1 : 1))) {
       if (!/\.(ya?ml|json)$/.test(name)) continue;
       const spec = parseCdi(await readFile(join(folder, name), 'utf8'), join(folder, name));
       if (spec.kind === 'nvidia.com/gpu') specs.push(spec);
