@@ -12,7 +12,7 @@ export function waitReason(
   const wall = (elapsed: number): number => Math.round(at.now + (elapsed - at.elapsed));
   const runners = [...app.runners].flatMap((id) => state.runners.get(id) ?? []);
   const starting = nearest(runners);
-  if (starting) return startingReason(starting, wall);
+  if (starting) return startingReason(starting, app, wall);
   const ready = runners.filter((runner) => runner.phase.kind === 'ready').length;
   const { max_concurrency: max, scaling_delay: delay } = app.revision.spec.scaling;
   if (state.holdUntil !== undefined && ready === 0)
@@ -43,12 +43,12 @@ function nearest(runners: readonly Runner[]): Runner | undefined {
     .sort((a, b) => order.indexOf(stateOf(a)) - order.indexOf(stateOf(b)))[0];
 }
 
-function startingReason(runner: Runner, wall: (elapsed: number) => number): WaitReason {
+function startingReason(runner: Runner, app: App, wall: (elapsed: number) => number): WaitReason {
   const { phase } = runner;
   if (phase.kind === 'delayed')
     return {
       code: 'failure_delay',
-      text: 'starts of runners failed; the next one is held back',
+      text: `${app.failures.count} ${app.failures.count === 1 ? 'start' : 'starts'} failed in a row${lastFailure(app)}; the next one is held back`,
       until: wall(phase.until),
     };
   if (phase.kind === 'unplaced')
@@ -74,4 +74,14 @@ function progressText(
   const mb = (bytes: number): string => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
   const of = progress.totalBytes === undefined ? '' : ` of ${mb(progress.totalBytes)}`;
   return `: ${progress.what}, ${mb(progress.doneBytes)}${of} MB`;
+}
+
+/** A message may end with log lines of the runner: the first line says enough here. */
+const SHOWN = 200;
+
+function lastFailure(app: App): string {
+  const { last } = app.failures;
+  if (!last) return '';
+  const line = last.message.split('\n', 1)[0] ?? '';
+  return `, the last with ${last.code}: ${line.length > SHOWN ? `${line.slice(0, SHOWN)}…` : line}`;
 }

@@ -43,7 +43,7 @@ export function runnerReport(
   noteState(turn, runner);
   if (wasStarting && runner.phase.kind === 'ready') succeeded(turn, runner);
   // It still has to be stopped, but the next start is planned from now on.
-  if (wasStarting && report.failure) startFailed(turn, runner, report.failure.code);
+  if (wasStarting && report.failure) startFailed(turn, runner, report.failure);
   turn.touch(runner.app);
   return 'fine';
 }
@@ -98,9 +98,14 @@ function notFull(turn: Turn, nodeId: NodeId | undefined): void {
 }
 
 /** Once for each start that failed: it is told with TERMINATING where there is something to stop, else with TERMINATED. */
-function startFailed(turn: Turn, runner: Runner, code: FailureCode): void {
+function startFailed(
+  turn: Turn,
+  runner: Runner,
+  failure: NonNullable<RunnerReport['failure']>,
+): void {
   const app = turn.state.apps.get(runner.app);
-  if (app && !NOT_THE_APP.includes(code)) app.failures = afterFailure(app.failures, turn.elapsed);
+  if (app && !NOT_THE_APP.includes(failure.code))
+    app.failures = afterFailure(app.failures, failure, turn.elapsed);
 }
 
 function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport): void {
@@ -109,7 +114,7 @@ function ended(turn: Turn, runner: Runner, nodeId: NodeId, report: RunnerReport)
     const node = turn.state.nodes.get(nodeId);
     if (node) node.full = afterRefusal(node.full, 'node', turn.elapsed);
   } else notFull(turn, nodeId);
-  if (runner.phase.kind === 'starting' && failure) startFailed(turn, runner, failure.code);
+  if (runner.phase.kind === 'starting' && failure) startFailed(turn, runner, failure);
   const why = runner.phase.kind === 'ending' ? runner.phase.why : 'ended by itself';
   endRunner(turn, runner, failure ? { reason: failure.message, failure } : { reason: why });
 }

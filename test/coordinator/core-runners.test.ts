@@ -46,7 +46,10 @@ void t.test('failed starts: FAILURE_DELAY of 30, 60 s; the first success wakes a
   await fail();
   t.match(w.query('runners', {}), [{ state: 'FAILURE_DELAY', reason: /next try in 30 s/ }]);
   t.match(w.query('app', { app: 'acme/cutout' }), {
-    waiting: { code: 'failure_delay' },
+    waiting: {
+      code: 'failure_delay',
+      text: '1 start failed in a row, the last with RUNNER_EXITED: exit 1; the next one is held back',
+    },
     failures: 1,
   });
   await w.move(29_999);
