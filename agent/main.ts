@@ -13,6 +13,7 @@ import type { NodeId } from '../shared/ids.ts';
 import { limits } from '../shared/limits.ts';
 import type { Log } from '../shared/log.ts';
 import { formatHostPort, isLoopbackHost, type HostPort } from '../shared/host-port.ts';
+import { VERSION } from '../shared/version.ts';
 import type { AgentConfig } from './config.ts';
 import { lockFolder } from './core/folder-lock.ts';
 import { openIdentity } from './core/identity.ts';
@@ -49,8 +50,6 @@ export interface Agent {
   /** Takes nothing new, drains as configured, ends its runners and frees everything. Safe to call twice. */
   stop(): Promise<void>;
 }
-
-export const VERSION = '0.1.0';
 
 /** How long the first hello waits for GPUs and facts; what comes later is told later. */
 const FIRST_LOOK_MS = 3_000;

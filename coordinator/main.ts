@@ -8,6 +8,7 @@ import type { Clock } from '../shared/clock.ts';
 import { Failure } from '../shared/failure.ts';
 import type { Log } from '../shared/log.ts';
 import { resolveImage } from '../shared/registry/resolve-image.ts';
+import { VERSION } from '../shared/version.ts';
 import { openMetrics } from './api/metrics.ts';
 import { openApi } from './api/server.ts';
 import { formatHostPort } from '../shared/host-port.ts';
@@ -20,8 +21,6 @@ import { Shell } from './shell/shell.ts';
 import { ShellPort } from './shell/shell-port.ts';
 import { defaultTiming } from './state/core-state.ts';
 import { openLevelStore } from './store/level-store.ts';
-
-export const VERSION = '0.1.0';
 
 export interface CoordinatorParts {
   clock: Clock;

@@ -53,7 +53,6 @@ export const limits = {
   originTries: 5, // failures in a row, without a byte between, before a fetch gives up
   retryAfterMs: 60_000, // the longest `Retry-After` that is waited for
   challengeBytes: 16 * KiB, // a WWW-Authenticate header
-  imageConfigBytes: 4 * MiB, // an image config, as manifests
   layerFetches: 3, // layers of one image fetched at one time
   layerUnpacks: 2, // layers unpacked at one time on a node: each is one busy thread
   weightFetches: 4, // weight files of one app fetched at one time

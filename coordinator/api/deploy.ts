@@ -3,6 +3,7 @@
 import { inactiveFields, type AppSpec } from '../../shared/app-spec.ts';
 import { isDigest, type Digest } from '../../shared/digest.ts';
 import { asFailure, Failure } from '../../shared/failure.ts';
+import { limits } from '../../shared/limits.ts';
 import type { PayloadStore } from '../payload/payload-store.ts';
 import type { CoordinatorPort } from './port.ts';
 
@@ -19,8 +20,15 @@ export interface Deployed {
   warnings: string[];
 }
 
+export interface DeployParts {
+  port: Pick<CoordinatorPort, 'ask' | 'query'>;
+  payloads: PayloadStore;
+  resolveImage: ResolveImage;
+  maxApps?: number;
+}
+
 export async function deploy(
-  parts: { port: CoordinatorPort; payloads: PayloadStore; resolveImage: ResolveImage },
+  parts: DeployParts,
   spec: AppSpec,
   signal: AbortSignal,
 ): Promise<Deployed> {
@@ -31,6 +39,7 @@ export async function deploy(
         `weights[${at}].from`,
         `${from.slice(0, from.indexOf(':'))}:// weights are not in this version; name https:// files`,
       );
+  await checkRoom(parts, spec.app);
   if (spec.image === undefined) await checkDir(parts.payloads, spec);
   const imageDigest =
     spec.image === undefined ? undefined : await resolved(parts.resolveImage, spec.image, signal);
@@ -43,6 +52,18 @@ export async function deploy(
     ...(imageDigest === undefined ? {} : { imageDigest }),
     warnings: warningsOf(spec),
   };
+}
+
+/** A new revision of an app that is there always has room. */
+async function checkRoom({ port, maxApps = limits.apps }: DeployParts, app: string): Promise<void> {
+  if ((await port.query('app', { app })) !== undefined) return;
+  const { apps } = await port.query('counts', {});
+  if (apps.length >= maxApps)
+    throw refused(
+      'CONFLICT',
+      'app',
+      `there are ${apps.length} apps already, the most there may be`,
+    );
 }
 
 async function resolved(

@@ -1,7 +1,6 @@
 // Everything that the core wants done, as plain data. Acts are performed only after the writes of the same step are
 // committed, in order. Writes are `sync` or `soft` (DESIGN §2).
 import type { EventName } from '../../shared/events.ts';
-import type { Failure } from '../../shared/failure.ts';
 import type { FailureCode } from '../../shared/failure.ts';
 import type { NodeId, RequestId, RevisionId, RunnerId } from '../../shared/ids.ts';
 import type { Message } from '../../shared/protocol.ts';
@@ -59,7 +58,6 @@ export type Act =
   | { act: 'send'; linkId: LinkId; message: Message<'coordinator'>; inputOf?: RequestId }
   /** Opens the link after its hello; the link adds its proof, its lease key and its timing. */
   | { act: 'welcome'; linkId: LinkId; revoke: string[]; stop: RunnerId[] }
-  | { act: 'closeLink'; linkId: LinkId; failure: Failure }
   /** Something that callers may watch changed. */
   | { act: 'notify'; requestId: RequestId }
   /** Read the ready queue after `afterSequence` and come back with `scanned`. */

@@ -74,8 +74,6 @@ export class Performer implements Effects {
         return this.#send(act);
       case 'welcome':
         return this.#sends.now(act.linkId, () => this.#wired?.links.welcome(act.linkId, act));
-      case 'closeLink':
-        return this.#wired?.links.close(act.linkId, act.failure);
       case 'notify':
         return this.#notify(act.requestId);
       case 'record':
